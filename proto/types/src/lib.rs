@@ -1,0 +1,22 @@
+//! The words every part of strongroom shares: ids, units, error codes, the clear header of a
+//! bundle and the environment (clock, randomness) that is handed in. No tonic, no prost, no tokio.
+
+mod code;
+pub mod env;
+mod header;
+mod ids;
+mod point;
+mod units;
+
+pub use code::Code;
+pub use header::{
+    BundleKind, ClearHeader, FORMAT_VERSION, HeaderError, LEAD_BYTES, LEAD_MAGIC, MAX_DEK_IDS,
+    MAX_TRAILER_BYTES, SUITE_AES256GCM_HKDF_SHA256, SignedHeader, TRAILER_MAGIC,
+    header_signing_input,
+};
+pub use ids::{
+    BundleId, ClusterId, DekId, Epoch, FleetId, Generation, KeyFingerprint, LeaseId, LogIndex,
+    NodeId, ParseIdError, Sequence, SessionId, SigningPublicKey,
+};
+pub use point::{PointName, PointNameError, check_cluster_name};
+pub use units::{ByteCount, LogTime};
