@@ -30,9 +30,8 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> LogTime {
-        let since = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         LogTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
     fn elapsed_millis(&self) -> u64 {

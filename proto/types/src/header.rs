@@ -316,10 +316,8 @@ impl SignedHeader {
     /// When the file is cut short or its trailer is not valid. Does not verify the signature.
     pub fn from_tail(tail: &[u8], file_bytes: u64) -> Result<Self, HeaderError> {
         let smallest = FIXED_BYTES + 64 + 4 + 8;
-        let truncated = |need: usize| HeaderError::Truncated {
-            have: file_bytes,
-            need: need as u64,
-        };
+        let truncated =
+            |need: usize| HeaderError::Truncated { have: file_bytes, need: need as u64 };
         if tail.len() < smallest {
             return Err(truncated(smallest + LEAD_BYTES));
         }
@@ -420,10 +418,7 @@ impl BundleKind {
         let lead: &[u8; LEAD_BYTES] = lead
             .get(..LEAD_BYTES)
             .and_then(|l| l.try_into().ok())
-            .ok_or(HeaderError::Truncated {
-                have: lead.len() as u64,
-                need: LEAD_BYTES as u64,
-            })?;
+            .ok_or(HeaderError::Truncated { have: lead.len() as u64, need: LEAD_BYTES as u64 })?;
         if lead[..8] != LEAD_MAGIC {
             return Err(HeaderError::NotABundle { place: "first" });
         }
@@ -447,10 +442,7 @@ impl Reader<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], HeaderError> {
         let end = self.at + N;
         let Some(slice) = self.bytes.get(self.at..end) else {
-            return Err(HeaderError::Truncated {
-                have: self.bytes.len() as u64,
-                need: end as u64,
-            });
+            return Err(HeaderError::Truncated { have: self.bytes.len() as u64, need: end as u64 });
         };
         self.at = end;
         Ok(slice.try_into().expect("length was asked for"))

@@ -82,10 +82,7 @@ fn another_signer_is_named() {
 fn newer_versions_and_unknown_suites_say_so() {
     let mut bytes = header().encode();
     bytes[0] = 2;
-    assert_eq!(
-        ClearHeader::decode(&bytes),
-        Err(HeaderError::UnsupportedVersion { found: 2 })
-    );
+    assert_eq!(ClearHeader::decode(&bytes), Err(HeaderError::UnsupportedVersion { found: 2 }));
     let mut bytes = header().encode();
     bytes[2] = 9;
     assert_eq!(ClearHeader::decode(&bytes), Err(HeaderError::UnsupportedSuite { found: 9 }));

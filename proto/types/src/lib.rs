@@ -6,6 +6,7 @@ pub mod env;
 mod header;
 mod ids;
 mod point;
+mod statement;
 mod units;
 
 pub use code::Code;
@@ -19,4 +20,5 @@ pub use ids::{
     NodeId, ParseIdError, Sequence, SessionId, SigningPublicKey,
 };
 pub use point::{PointName, PointNameError, check_cluster_name};
+pub use statement::PointStatement;
 pub use units::{ByteCount, LogTime};

@@ -39,11 +39,7 @@ pub fn check_cluster_name(name: &str) -> Result<(), PointNameError> {
         && name.chars().all(|c| inner(c) || c == '-')
         && name.starts_with(inner)
         && name.ends_with(inner);
-    if good {
-        Ok(())
-    } else {
-        Err(PointNameError::NotAClusterName(name.to_owned()))
-    }
+    if good { Ok(()) } else { Err(PointNameError::NotAClusterName(name.to_owned())) }
 }
 
 impl fmt::Display for PointName {
@@ -58,10 +54,7 @@ impl FromStr for PointName {
         let wrong = || PointNameError::NotAPoint(text.to_owned());
         let (cluster, sequence) = text.split_once('@').ok_or_else(wrong)?;
         check_cluster_name(cluster)?;
-        Ok(Self {
-            cluster: cluster.to_owned(),
-            sequence: sequence.parse().map_err(|_| wrong())?,
-        })
+        Ok(Self { cluster: cluster.to_owned(), sequence: sequence.parse().map_err(|_| wrong())? })
     }
 }
 
