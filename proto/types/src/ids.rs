@@ -201,6 +201,15 @@ impl KeyFingerprint {
     pub fn of(public_key: &[u8]) -> Self {
         Self(Sha256::digest(public_key).into())
     }
+
+    /// Fingerprint of a fleet's recovery key: SHA-256 over a domain and both public halves.
+    #[must_use]
+    pub fn of_recovery_key(hpke: &[u8; 32], signing: &[u8; 32]) -> Self {
+        Self(
+            Sha256::digest([b"strongroom recovery public v1\0", &hpke[..], signing].concat())
+                .into(),
+        )
+    }
 }
 
 impl BundleId {
