@@ -1,1 +1,1 @@
-//! tests
+//! Holds no code: the tests of the whole are in `it/`.

@@ -1,0 +1,3 @@
+//! Tests of the whole product: real processes, real files, real kills.
+
+mod tidy;
