@@ -1,1 +1,41 @@
-//! coordinator-core
+//! The replicated state of a fleet and its pure rules. Every coordinator applies the same log
+//! entries to the same state and gets the same outcomes (invariant R1): there is no I/O, no clock
+//! and no randomness here, and nothing that knows of Raft, gRPC or files.
+//!
+//! The way in is [`apply`]: a [`Request`] (a [`Command`] with the leader's time and the sender's
+//! session) and the [`LogContext`] give an [`Outcome`] and [`Event`]s for the shell to act on. The
+//! way out are the queries on [`State`]. [`codec`] holds the versioned bytes of both.
+
+mod apply;
+mod clusters;
+pub mod codec;
+mod command;
+mod commit;
+mod findings;
+mod fleet;
+mod holders;
+mod leases;
+pub mod limits;
+mod outcome;
+mod query;
+mod refusal;
+mod rows;
+mod sessions;
+mod state;
+mod uploads;
+
+pub use apply::apply;
+pub use command::{
+    AcquireEpoch, AddedBundle, ChangedContent, ClearFinding, Command, CommitPoint, Content,
+    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet, LogContext, OpenReadLease,
+    OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RenewLease, Request, UploadEnd,
+};
+pub use holders::majority;
+pub use outcome::{Applied, Event, LeaseEnd, Outcome};
+pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
+pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
+pub use rows::{
+    BundleFacts, BundleRow, Cluster, Finding, FindingKey, Fleet, Head, Instance, PointRow, Proof,
+    ProofState, ReadLease, ReadPurpose, RecoveryPublicKey, Scope, Session, Severity, UploadLease,
+};
+pub use state::State;

@@ -1,0 +1,54 @@
+//! The one way to change the state. Dispatches to the module of the concern and keeps log time;
+//! has no rules of its own.
+
+use proto_types::LogTime;
+
+use crate::command::{Command, LogContext, Request};
+use crate::outcome::{Applied, Event, Outcome};
+use crate::refusal::Refusal;
+use crate::state::State;
+use crate::{clusters, commit, findings, fleet, holders, leases, sessions, uploads};
+
+/// What a handler knows besides state and command.
+pub(crate) struct Context<'a> {
+    pub(crate) log: LogContext<'a>,
+    /// Log time as of this entry.
+    pub(crate) now: LogTime,
+    pub(crate) events: Vec<Event>,
+}
+
+/// Applies one log entry. A function of its arguments alone (R1); what it refuses is an outcome
+/// (R3) and leaves everything but log time and the session as it was.
+#[must_use]
+pub fn apply(state: &mut State, request: &Request, log: &LogContext<'_>) -> Applied {
+    state.time = state.time.max(request.time);
+    let mut context = Context { log: *log, now: state.time, events: Vec::new() };
+    let outcome = sessions::once(state, &mut context, request.session, |state, context| {
+        execute(state, context, &request.command).unwrap_or_else(Outcome::Refused)
+    });
+    Applied { outcome, events: context.events }
+}
+
+/// Handlers check everything before they change anything, so that a refusal changes nothing.
+fn execute(
+    state: &mut State,
+    context: &mut Context<'_>,
+    command: &Command,
+) -> Result<Outcome, Refusal> {
+    match command {
+        Command::InitFleet(command) => fleet::init(state, context, command),
+        Command::RegisterCluster(command) => clusters::register(state, context, command),
+        Command::AcquireEpoch(command) => clusters::acquire_epoch(state, context, command),
+        Command::OpenUpload(command) => uploads::open(state, context, command),
+        Command::EndUpload(command) => uploads::end(state, context, command),
+        Command::CommitPoint(command) => commit::commit(state, context, command),
+        Command::OpenReadLease(command) => leases::open_read(state, context, command),
+        Command::EndReadLease(command) => leases::end_read(state, context, command),
+        Command::RenewLease(command) => leases::renew(state, context, command),
+        Command::ExpireLeases(command) => leases::expire(state, context, command),
+        Command::ExpireSessions(command) => sessions::expire(state, context, command),
+        Command::RecordHolders(command) => holders::record(state, context, command),
+        Command::RaiseFinding(command) => findings::raise(state, context, command),
+        Command::ClearFinding(command) => findings::clear(state, context, command),
+    }
+}

@@ -1,0 +1,335 @@
+//! What can be asked of the replicated state. Everything a command needs arrives inside it: ids
+//! and nonces are drawn by the proposer, time is stamped by the leader. Who may send which command
+//! is decided before, by the shell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto_types::{
+    BundleId, ClusterId, Epoch, FleetId, LeaseId, LogIndex, LogTime, NodeId, Sequence, SessionId,
+    SigningPublicKey,
+};
+
+use crate::rows::{
+    FindingKey, Instance, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Severity,
+};
+
+/// One log entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The client's session and the request's number in it, from 1. A repeat of a number is
+    /// answered from memory and has no second effect. `None` for the coordinators' own commands.
+    pub session: Option<(SessionId, u64)>,
+    /// The leader's time. May lie before the state's time; the larger one counts.
+    pub time: LogTime,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What the log says about an entry besides its bytes. The same on every node.
+#[derive(Debug, Clone, Copy)]
+pub struct LogContext<'a> {
+    /// Where the entry stands in the log.
+    pub index: LogIndex,
+    /// The voters as of this index.
+    pub voters: &'a BTreeSet<NodeId>,
+}
+
+/// A change of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Creates the fleet. The first command of every log.
+    InitFleet(InitFleet),
+    /// Adds a workload cluster.
+    RegisterCluster(RegisterCluster),
+    /// Makes an agent instance the one that may commit.
+    AcquireEpoch(AcquireEpoch),
+    /// Begins an upload.
+    OpenUpload(OpenUpload),
+    /// Prolongs an upload or read lease.
+    RenewLease(RenewLease),
+    /// Gives an upload up.
+    EndUpload(EndUpload),
+    /// Makes a recovery point.
+    CommitPoint(Box<CommitPoint>),
+    /// Pins a point while somebody reads it.
+    OpenReadLease(OpenReadLease),
+    /// Ends a read.
+    EndReadLease(EndReadLease),
+    /// Ends leases whose time is over. Proposed by the leader: an end is always a log entry.
+    ExpireLeases(ExpireLeases),
+    /// Forgets sessions nobody has used for [`crate::limits::SESSION_IDLE_MS`].
+    ExpireSessions(ExpireSessions),
+    /// Records what a node found that it holds, or does not hold any more.
+    RecordHolders(RecordHolders),
+    /// Tells people something, or tells it again.
+    RaiseFinding(RaiseFinding),
+    /// Takes a finding back.
+    ClearFinding(ClearFinding),
+}
+
+impl Command {
+    /// The command's name, for logs and metric labels.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::InitFleet(_) => "init_fleet",
+            Self::RegisterCluster(_) => "register_cluster",
+            Self::AcquireEpoch(_) => "acquire_epoch",
+            Self::OpenUpload(_) => "open_upload",
+            Self::RenewLease(_) => "renew_lease",
+            Self::EndUpload(_) => "end_upload",
+            Self::CommitPoint(_) => "commit_point",
+            Self::OpenReadLease(_) => "open_read_lease",
+            Self::EndReadLease(_) => "end_read_lease",
+            Self::ExpireLeases(_) => "expire_leases",
+            Self::ExpireSessions(_) => "expire_sessions",
+            Self::RecordHolders(_) => "record_holders",
+            Self::RaiseFinding(_) => "raise_finding",
+            Self::ClearFinding(_) => "clear_finding",
+        }
+    }
+}
+
+/// See [`Command::InitFleet`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitFleet {
+    /// The fleet's identity, drawn by the proposer.
+    pub fleet: FleetId,
+    /// What people call it; an RFC 1123 label like a cluster's name.
+    pub name: String,
+    /// The public halves of the recovery key.
+    pub recovery: RecoveryPublicKey,
+}
+
+/// See [`Command::RegisterCluster`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterCluster {
+    /// The cluster's identity, drawn by the proposer.
+    pub cluster: ClusterId,
+    /// What people call it; unique in the fleet.
+    pub name: String,
+    /// The key that signs everything the cluster sends.
+    pub signing_key: SigningPublicKey,
+    /// Labels that policies select by.
+    pub labels: BTreeMap<String, String>,
+    /// UID of the `kube-system` namespace, where the cluster is Kubernetes; unique in the fleet.
+    pub kube_system_uid: Option<String>,
+}
+
+/// See [`Command::AcquireEpoch`]. The instance that holds the epoch gets it back; another one gets
+/// the next, and the uploads of the one before end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcquireEpoch {
+    /// The agent's cluster.
+    pub cluster: ClusterId,
+    /// Drawn by the agent when it starts.
+    pub instance: Instance,
+}
+
+/// See [`Command::OpenUpload`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// The agent's cluster.
+    pub cluster: ClusterId,
+    /// The agent's epoch.
+    pub epoch: Epoch,
+    /// Drawn by the proposer.
+    pub lease: LeaseId,
+    /// The point that the new one will follow, which must be the head; 0 before the first. What it
+    /// needs stays while the lease lives.
+    pub parent: Sequence,
+    /// Milliseconds until the lease may be ended, from now and from each renewal.
+    pub ttl_ms: u64,
+}
+
+/// See [`Command::RenewLease`]. A lease whose time is over but which no log entry has ended yet is
+/// still live and may be renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenewLease {
+    /// An upload or read lease.
+    pub lease: LeaseId,
+}
+
+/// See [`Command::EndUpload`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndUpload {
+    /// The upload's lease.
+    pub lease: LeaseId,
+    /// Why.
+    pub reason: UploadEnd,
+}
+
+/// Why an agent ends an upload without a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadEnd {
+    /// The agent does not want it any more.
+    Abandoned,
+    /// Something went wrong.
+    Failed,
+}
+
+/// See [`Command::CommitPoint`]. An exact repeat of the head's commit answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitPoint {
+    /// The agent's cluster.
+    pub cluster: ClusterId,
+    /// The agent's epoch.
+    pub epoch: Epoch,
+    /// The upload. Required when the content changed.
+    pub lease: Option<LeaseId>,
+    /// The new point: the head's and one, 1 for the first.
+    pub sequence: Sequence,
+    /// The head's manifest, zero before the first point.
+    pub parent_manifest: BundleId,
+    /// When the agent collected, by its clock.
+    pub taken: LogTime,
+    /// What changed.
+    pub content: Content,
+    /// Per source, whether the content is known to be complete. One entry per source.
+    pub proofs: Vec<Proof>,
+    /// Number of restorable items in the whole point.
+    pub items: u64,
+    /// Bytes of all items in clear.
+    pub logical_bytes: u64,
+}
+
+/// What a commit says of the point's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// There is a new manifest.
+    Changed(ChangedContent),
+    /// The point equals its predecessor. The signature is over the
+    /// [`proto_types::PointStatement`] of this commit with the head's manifest and key bundle.
+    Unchanged {
+        /// Ed25519 by the cluster's signing key.
+        signature: [u8; 64],
+    },
+}
+
+/// The bundles of a point that differs from its predecessor. It needs what its parent needs,
+/// less `dropped`, with `added`; among that exactly one key bundle and wraps, the manifest, and
+/// the full manifest that a delta is against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedContent {
+    /// Bundles sealed for this point.
+    pub added: Vec<AddedBundle>,
+    /// Bundles that the parent needs and this point does not.
+    pub dropped: Vec<BundleId>,
+    /// The new manifest, which is among `added`.
+    pub manifest: BundleId,
+    /// The key bundle that opens everything.
+    pub key_bundle: BundleId,
+    /// The wraps of that key bundle.
+    pub wraps: BundleId,
+}
+
+/// A bundle that a commit brings in. The coordinator that takes the commit fills this in from the
+/// file it verified, never from what the agent says: `apply` cannot see that id and header belong
+/// to one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddedBundle {
+    /// SHA-256 of the file.
+    pub id: BundleId,
+    /// Length of the file.
+    pub bytes: u64,
+    /// The clear header, as signed.
+    pub header: Vec<u8>,
+    /// The signature over it.
+    pub signature: [u8; 64],
+    /// The nodes that have it on stable storage.
+    pub holders: Vec<NodeId>,
+}
+
+/// See [`Command::OpenReadLease`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReadLease {
+    /// Drawn by the proposer.
+    pub lease: LeaseId,
+    /// Whose point.
+    pub cluster: ClusterId,
+    /// Which point; what it needs stays while the lease lives.
+    pub sequence: Sequence,
+    /// What for.
+    pub purpose: ReadPurpose,
+    /// Milliseconds until the lease may be ended, from now and from each renewal.
+    pub ttl_ms: u64,
+}
+
+/// See [`Command::EndReadLease`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndReadLease {
+    /// The read lease.
+    pub lease: LeaseId,
+}
+
+/// See [`Command::ExpireLeases`]. Those that were renewed meanwhile are left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpireLeases {
+    /// At most [`crate::limits::EXPIRED_MAX`], as [`crate::State::leases_due`] gives them.
+    pub leases: Vec<LeaseId>,
+}
+
+/// See [`Command::ExpireSessions`]. Those that were used meanwhile are left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpireSessions {
+    /// At most [`crate::limits::EXPIRED_MAX`], as [`crate::State::sessions_due`] gives them.
+    pub sessions: Vec<SessionId>,
+}
+
+/// See [`Command::RecordHolders`]. Truth is truth: `absent` counts even where it leaves a bundle
+/// with less than a majority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordHolders {
+    /// The node that looked at its own files.
+    pub node: NodeId,
+    /// Bundles it has on stable storage. Unknown ones are ignored.
+    pub present: Vec<BundleId>,
+    /// Bundles it lost, or found damaged.
+    pub absent: Vec<BundleId>,
+}
+
+/// See [`Command::RaiseFinding`]. Raised again, a finding keeps its `since`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaiseFinding {
+    /// Which finding.
+    pub key: FindingKey,
+    /// How bad.
+    pub severity: Severity,
+    /// What is wrong. Never names an item: coordinators hold no plaintext (K1).
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// See [`Command::ClearFinding`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClearFinding {
+    /// Which finding.
+    pub key: FindingKey,
+}
+
+impl CommitPoint {
+    /// An upper bound of the entry's length in the log, in bytes. `apply` refuses more than
+    /// [`crate::limits::COMMIT_BYTES_MAX`]; an agent asks before it seals a repack that drops too
+    /// many bundles at once.
+    #[must_use]
+    pub fn entry_bytes(&self) -> u64 {
+        // Ids, numbers, times and field tags outside the lists: 224 bytes at most.
+        let mut bytes: usize = 256;
+        if let Content::Changed(content) = &self.content {
+            for bundle in &content.added {
+                // Id, length, signature and tags; a node id is a varint of at most ten bytes.
+                bytes += 32 + 10 + 64 + 16 + bundle.header.len() + 10 * bundle.holders.len();
+            }
+            bytes += BundleId::LEN * content.dropped.len();
+        }
+        for proof in &self.proofs {
+            let reason = match &proof.state {
+                ProofState::Proved => 0,
+                ProofState::Unproved { reason } | ProofState::Failed { reason } => reason.len(),
+            };
+            bytes += 12 + proof.source.len() + reason;
+        }
+        bytes as u64
+    }
+}

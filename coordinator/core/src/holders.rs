@@ -1,0 +1,77 @@
+//! Which nodes have which bundle. Nodes report what they found; what is on less than a majority is
+//! owed a repair, and cannot be part of a new point (B1).
+
+use std::collections::BTreeSet;
+
+use proto_types::{BundleId, NodeId};
+
+use crate::apply::Context;
+use crate::command::RecordHolders;
+use crate::leases::within;
+use crate::limits::RECORDED_HOLDERS_MAX;
+use crate::outcome::{Event, Outcome};
+use crate::refusal::{Field, Limit, Refusal};
+use crate::rows::BundleRow;
+use crate::state::State;
+
+/// How many of `voters` nodes make a majority.
+#[must_use]
+pub const fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// Refuses a bundle that is not on a majority of the voters (B1).
+pub(crate) fn require_durable(
+    bundle: BundleId,
+    holders: &BTreeSet<NodeId>,
+    voters: &BTreeSet<NodeId>,
+) -> Result<(), Refusal> {
+    let have = holders.intersection(voters).count();
+    let need = majority(voters.len());
+    if have < need {
+        return Err(Refusal::BundleNotDurable { bundle, have: have as u64, need: need as u64 });
+    }
+    Ok(())
+}
+
+pub(crate) fn record(
+    state: &mut State,
+    context: &mut Context<'_>,
+    command: &RecordHolders,
+) -> Result<Outcome, Refusal> {
+    let reported = command.present.len() + command.absent.len();
+    within(Limit::RecordedHolders, reported, RECORDED_HOLDERS_MAX)?;
+    let mut seen = BTreeSet::new();
+    if !command.present.iter().chain(&command.absent).all(|bundle| seen.insert(bundle)) {
+        return Err(Refusal::InvalidField { field: Field::Holders });
+    }
+    let mut changed = 0;
+    let mut unknown = 0;
+    let mut record = |bundle: &BundleId, change: &dyn Fn(&mut BundleRow) -> bool| match state
+        .bundles
+        .get_mut(bundle)
+    {
+        Some(row) => {
+            let is_change = change(row);
+            changed += u64::from(is_change);
+            is_change
+        }
+        None => {
+            unknown += 1;
+            false
+        }
+    };
+    for bundle in &command.present {
+        record(bundle, &|row| row.holders.insert(command.node));
+    }
+    let mut lost = Vec::new();
+    for bundle in &command.absent {
+        if record(bundle, &|row| row.holders.remove(&command.node)) {
+            lost.push(*bundle);
+        }
+    }
+    if !lost.is_empty() {
+        context.events.push(Event::CopiesLost { bundles: lost });
+    }
+    Ok(Outcome::HoldersRecorded { changed, unknown })
+}

@@ -1,0 +1,60 @@
+//! Every bound that `apply` holds commands to. They keep a Raft entry under 4 KiB and the state
+//! within the memory of a coordinator. Changing one changes what `apply` answers, so it needs a
+//! new request version once a release is out.
+
+/// Results kept per session; an older repeat is refused.
+pub const SESSION_RESULTS_MAX: usize = 64;
+/// A session unused for this long may be forgotten: far longer than any client retries a request.
+pub const SESSION_IDLE_MS: u64 = 24 * 60 * 60 * 1000;
+/// Sessions kept at one time. With a day of idle time this admits a new client every 1.3 seconds.
+pub const SESSIONS_MAX: usize = 65_536;
+
+/// Longest time an upload lease lives without a renewal: a day.
+pub const UPLOAD_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// Longest time a read lease lives without a renewal: a week, for a person who restores slowly.
+pub const READ_TTL_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
+/// Upload leases of one cluster at one time: one agent is active and uploads one point; the rest
+/// are what crashed predecessors left to expire.
+pub const UPLOADS_PER_CLUSTER_MAX: usize = 8;
+/// Read leases of one cluster at one time.
+pub const READS_PER_CLUSTER_MAX: usize = 64;
+
+/// Config bundles that one point may need. Agents repack at 64; twice that leaves room.
+pub const CONFIG_BUNDLES_MAX: usize = 128;
+/// Bundles that one commit may add: one config bundle, manifest, key bundle and wraps, doubled.
+pub const ADDED_MAX: usize = 8;
+/// Bundles that one commit may drop: what a repack replaces, and the manifests before it.
+pub const DROPPED_MAX: usize = 72;
+/// Nodes that one commit may name as holders of a bundle.
+pub const HOLDERS_MAX: usize = 16;
+/// Sources of one point.
+pub const PROOFS_MAX: usize = 16;
+/// Bytes of a source's name.
+pub const SOURCE_BYTES_MAX: usize = 32;
+/// Bytes of the reason of one proof.
+pub const REASON_BYTES_MAX: usize = 200;
+/// Bytes of one commit as a log entry, by the estimate of `CommitPoint::entry_bytes`.
+pub const COMMIT_BYTES_MAX: u64 = 4096;
+
+/// Labels of one cluster.
+pub const LABELS_MAX: usize = 32;
+/// Bytes of all labels of one cluster, keys and values.
+pub const LABEL_BYTES_MAX: usize = 2048;
+/// Bytes of the UID of a `kube-system` namespace (36 as Kubernetes writes it).
+pub const KUBE_SYSTEM_UID_BYTES_MAX: usize = 64;
+/// Bytes of a fleet's name.
+pub const FLEET_NAME_BYTES_MAX: usize = 63;
+
+/// Bundle ids in one `RecordHolders`, present and absent together: 3.5 KiB of ids.
+pub const RECORDED_HOLDERS_MAX: usize = 112;
+/// Leases or sessions in one expiry command: 2 KiB of ids.
+pub const EXPIRED_MAX: usize = 128;
+
+/// Findings of one scope (a cluster, a node or the fleet).
+pub const FINDINGS_PER_SCOPE_MAX: usize = 256;
+/// Bytes of a finding's kind.
+pub const FINDING_KIND_BYTES_MAX: usize = 64;
+/// Bytes of a finding's subject.
+pub const FINDING_SUBJECT_BYTES_MAX: usize = 256;
+/// Bytes of a finding's message, and of its remedy.
+pub const FINDING_TEXT_BYTES_MAX: usize = 1024;

@@ -1,0 +1,216 @@
+//! What `apply` answers: an outcome for whoever asked, and events for the shell of every node.
+//! Both follow from state and entry alone.
+
+use proto_types::{BundleId, ClusterId, Epoch, FleetId, LeaseId, LogIndex, LogTime, Sequence};
+
+use crate::refusal::Refusal;
+use crate::rows::{FindingKey, Instance};
+
+/// What an entry did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// For whoever sent the command.
+    pub outcome: Outcome,
+    /// For the shell, in order. Empty for a repeat.
+    pub events: Vec<Event>,
+}
+
+/// The answer to a command. A refusal is an answer too (invariant R3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Refused; the state is as before, but for log time and the session.
+    Refused(Refusal),
+    /// The fleet exists.
+    FleetReady {
+        /// Its id.
+        fleet: FleetId,
+    },
+    /// The cluster is registered.
+    ClusterRegistered {
+        /// Its id.
+        cluster: ClusterId,
+    },
+    /// The instance is the active one.
+    EpochAcquired {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The epoch to commit under.
+        epoch: Epoch,
+    },
+    /// The upload may begin.
+    UploadOpened {
+        /// Its lease.
+        lease: LeaseId,
+        /// Where in the log the lease was opened. A node acknowledges bundles of this upload only
+        /// after it has applied the log to here (B2).
+        index: LogIndex,
+        /// The parent's manifest, which the new manifest must name; zero before the first point.
+        parent_manifest: BundleId,
+        /// When the lease may be ended.
+        expires: LogTime,
+    },
+    /// The read may begin.
+    ReadOpened {
+        /// Its lease.
+        lease: LeaseId,
+        /// Where in the log the lease was opened.
+        index: LogIndex,
+        /// When the lease may be ended.
+        expires: LogTime,
+    },
+    /// The lease lives on.
+    LeaseRenewed {
+        /// The lease.
+        lease: LeaseId,
+        /// When it may be ended now.
+        expires: LogTime,
+    },
+    /// The lease is over.
+    LeaseEnded {
+        /// The lease.
+        lease: LeaseId,
+        /// Whether it lived until this entry.
+        was_live: bool,
+    },
+    /// The recovery point exists.
+    Committed {
+        /// Whose.
+        cluster: ClusterId,
+        /// Its number.
+        sequence: Sequence,
+        /// Its manifest.
+        manifest: BundleId,
+        /// Where in the log it was committed.
+        index: LogIndex,
+        /// Log time of the commit.
+        time: LogTime,
+    },
+    /// Leases or sessions were ended.
+    Expired {
+        /// How many ended.
+        ended: u64,
+        /// How many were not due, or gone already.
+        skipped: u64,
+    },
+    /// The node's copies are recorded.
+    HoldersRecorded {
+        /// Bundles whose holders changed.
+        changed: u64,
+        /// Ids that no recovery point knows.
+        unknown: u64,
+    },
+    /// The finding stands.
+    FindingRaised {
+        /// Whether it did not stand before.
+        new: bool,
+    },
+    /// The finding does not stand.
+    FindingCleared {
+        /// Whether it stood before.
+        existed: bool,
+    },
+}
+
+impl Outcome {
+    /// The refusal, if it is one.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
+/// Something every node's shell may act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The fleet was created.
+    FleetCreated {
+        /// Its id.
+        fleet: FleetId,
+    },
+    /// A cluster was registered.
+    ClusterRegistered {
+        /// Its id.
+        cluster: ClusterId,
+    },
+    /// An agent instance became active; older epochs can commit nothing from here on.
+    EpochIssued {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The new epoch.
+        epoch: Epoch,
+        /// Who holds it.
+        instance: Instance,
+    },
+    /// An upload lease lives.
+    UploadOpened {
+        /// The lease.
+        lease: LeaseId,
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// A read lease lives.
+    ReadOpened {
+        /// The lease.
+        lease: LeaseId,
+        /// The cluster.
+        cluster: ClusterId,
+        /// The point.
+        sequence: Sequence,
+    },
+    /// A lease is over. Bundles that came under it, and that [`crate::State::is_needed`] denies,
+    /// may be deleted.
+    LeaseEnded {
+        /// The lease.
+        lease: LeaseId,
+        /// The cluster.
+        cluster: ClusterId,
+        /// Why.
+        end: LeaseEnd,
+    },
+    /// A recovery point exists.
+    PointCommitted {
+        /// Whose.
+        cluster: ClusterId,
+        /// Its number.
+        sequence: Sequence,
+        /// Its manifest.
+        manifest: BundleId,
+        /// The bundles it brought in; nodes that lack one fetch it.
+        added: Vec<BundleId>,
+    },
+    /// Copies of these bundles went missing on a node; a repair is owed.
+    CopiesLost {
+        /// The bundles.
+        bundles: Vec<BundleId>,
+    },
+    /// A finding was raised that did not stand before.
+    FindingRaised {
+        /// Which.
+        key: FindingKey,
+    },
+    /// A finding that stood was cleared.
+    FindingCleared {
+        /// Which.
+        key: FindingKey,
+    },
+}
+
+/// Why a lease is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseEnd {
+    /// Its upload became a recovery point.
+    Committed,
+    /// The agent gave the upload up.
+    Abandoned,
+    /// The upload failed.
+    Failed,
+    /// Another agent instance became active.
+    Superseded,
+    /// The reader is done.
+    ReadDone,
+    /// Nobody renewed it in time.
+    Expired,
+}

@@ -1,0 +1,446 @@
+//! Why a command was refused. A refusal is an outcome, never an error of the state machine
+//! (invariant R3): every node comes to the same one and the log goes on.
+
+use std::fmt;
+
+use proto_types::{BundleId, ClusterId, Code, DekId, Epoch, FleetId, LeaseId, Sequence, SessionId};
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing works before `InitFleet`.
+    #[error("there is no fleet yet: create it first")]
+    FleetMissing,
+    /// The fleet is there already, and another one.
+    #[error(
+        "this log already belongs to fleet {name} ({fleet}): start a new fleet on empty data directories"
+    )]
+    FleetExists {
+        /// The fleet that is there.
+        fleet: FleetId,
+        /// Its name.
+        name: String,
+    },
+    /// A field of the command breaks its rule.
+    #[error("the {field} is not valid: {}", field.rule())]
+    InvalidField {
+        /// Which.
+        field: Field,
+    },
+    /// A bound is reached.
+    #[error("{limit} would be {have}, the limit is {max}: {}", limit.remedy())]
+    LimitReached {
+        /// Which.
+        limit: Limit,
+        /// How many it would be.
+        have: u64,
+        /// How many it may be.
+        max: u64,
+    },
+    /// The cluster id is taken by a cluster with other properties.
+    #[error("cluster id {cluster} is already registered with other properties: draw a new id")]
+    ClusterExists {
+        /// The id.
+        cluster: ClusterId,
+    },
+    /// The name is taken.
+    #[error("the name {name} already belongs to cluster {cluster}: choose another name")]
+    ClusterNameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        cluster: ClusterId,
+    },
+    /// The Kubernetes cluster is registered already.
+    #[error(
+        "the Kubernetes cluster with kube-system uid {uid} is already registered as {cluster}: use that one"
+    )]
+    KubeSystemUidTaken {
+        /// The UID.
+        uid: String,
+        /// As which cluster.
+        cluster: ClusterId,
+    },
+    /// No such cluster.
+    #[error("cluster {cluster} is not registered: register it, or check the id")]
+    ClusterUnknown {
+        /// The id.
+        cluster: ClusterId,
+    },
+    /// No such recovery point.
+    #[error("cluster {cluster} has no recovery point {sequence}: list its points and choose one")]
+    PointUnknown {
+        /// Whose.
+        cluster: ClusterId,
+        /// Which.
+        sequence: Sequence,
+    },
+    /// Another agent is active (E1), or this one never acquired an epoch.
+    #[error(
+        "epoch {offered} of cluster {cluster} is not the current one ({current}): another agent is \
+         active, stop one of them or acquire a new epoch"
+    )]
+    StaleEpoch {
+        /// Whose.
+        cluster: ClusterId,
+        /// The epoch in the command.
+        offered: Epoch,
+        /// The epoch that may commit.
+        current: Epoch,
+    },
+    /// The point does not follow the cluster's head.
+    #[error(
+        "point {offered} of cluster {cluster} does not follow its head, which is {head}: refetch \
+         the head and collect again"
+    )]
+    StaleHead {
+        /// Whose.
+        cluster: ClusterId,
+        /// The new point that was offered.
+        offered: Sequence,
+        /// The head.
+        head: Sequence,
+    },
+    /// The parent that was named is the head's number, but not its manifest.
+    #[error(
+        "the parent of the new point of cluster {cluster} has another manifest than its head \
+         {head}: refetch the head, and find out who served the other one"
+    )]
+    ParentManifestDiffers {
+        /// Whose.
+        cluster: ClusterId,
+        /// The head.
+        head: Sequence,
+    },
+    /// The lease is over or never was.
+    #[error("lease {lease} is over or never was: open a new one and start again")]
+    LeaseGone {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// The lease id is taken.
+    #[error("lease {lease} exists already for something else: draw a new id")]
+    LeaseExists {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// The lease belongs to another upload.
+    #[error(
+        "lease {lease} was not opened for this cluster, epoch and parent: open one for this upload"
+    )]
+    LeaseOfAnother {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// A commit of new content without an upload lease.
+    #[error("a point with new content needs its upload lease: open an upload first")]
+    LeaseRequired,
+    /// The session's result is not kept any more, so that nobody can tell if it is a repeat.
+    #[error(
+        "request {number} of session {session} is older than the results that are kept, or the \
+         session has expired: look whether it was done, then go on in a new session"
+    )]
+    SessionExpired {
+        /// The session.
+        session: SessionId,
+        /// The request's number.
+        number: u64,
+    },
+    /// A statement that nothing changed, where there is nothing before.
+    #[error(
+        "the first point of cluster {cluster} cannot be an unchanged one: send a full manifest"
+    )]
+    FirstPointUnchanged {
+        /// Whose.
+        cluster: ClusterId,
+    },
+    /// The signature of an unchanged point does not fit (K3).
+    #[error(
+        "the statement for point {sequence} of cluster {cluster} is not signed by its key over the \
+         head's manifest: sign it anew with the cluster's signing key"
+    )]
+    BadStatement {
+        /// Whose.
+        cluster: ClusterId,
+        /// Which.
+        sequence: Sequence,
+    },
+    /// A header that cannot be read or is not signed by the cluster (K3).
+    #[error("the header of bundle {bundle} is not acceptable: {problem}")]
+    HeaderRefused {
+        /// The bundle.
+        bundle: BundleId,
+        /// What is wrong.
+        problem: HeaderProblem,
+    },
+    /// A signed header that says something else than the commit (K3).
+    #[error(
+        "the header of bundle {bundle} names another {field} than this commit requires: seal the \
+         bundle anew for this point"
+    )]
+    HeaderMismatch {
+        /// The bundle.
+        bundle: BundleId,
+        /// Which field.
+        field: HeaderField,
+    },
+    /// A bundle is named twice, or is kept already.
+    #[error("bundle {bundle} is already there: name each added and dropped bundle once")]
+    BundleRepeated {
+        /// The bundle.
+        bundle: BundleId,
+    },
+    /// A dropped bundle that the parent does not need.
+    #[error("bundle {bundle} cannot be dropped: the parent point does not need it")]
+    DroppedUnknown {
+        /// The bundle.
+        bundle: BundleId,
+    },
+    /// A bundle of the point that is neither added nor inherited.
+    #[error("the point lacks its {role} {bundle}: upload it, or do not drop it")]
+    RoleMissing {
+        /// What it is for.
+        role: Role,
+        /// The bundle; zero when none was named.
+        bundle: BundleId,
+    },
+    /// A bundle in a role that it cannot play.
+    #[error("bundle {bundle} cannot be the point's {role}: {}", role.rule())]
+    RoleWrong {
+        /// What it should be for.
+        role: Role,
+        /// The bundle.
+        bundle: BundleId,
+    },
+    /// A manifest, key bundle or wraps that nothing in the point refers to.
+    #[error("bundle {bundle} is of no use in the point: drop it")]
+    Surplus {
+        /// The bundle.
+        bundle: BundleId,
+    },
+    /// The key bundle lacks keys (B4).
+    #[error(
+        "key bundle {key_bundle} lacks {missing} keys that the point's bundles are sealed under, \
+         the first is {first}: seal a key bundle with all keys and commit it with them"
+    )]
+    KeysMissing {
+        /// The key bundle.
+        key_bundle: BundleId,
+        /// How many it lacks.
+        missing: u64,
+        /// One of them.
+        first: DekId,
+    },
+    /// A needed bundle is not on a majority (B1).
+    #[error(
+        "bundle {bundle} is durable on {have} of the {need} voters that make a majority: upload it \
+         again, or wait for its repair"
+    )]
+    BundleNotDurable {
+        /// The bundle.
+        bundle: BundleId,
+        /// Voters that have it.
+        have: u64,
+        /// Voters that must have it.
+        need: u64,
+    },
+}
+
+impl Refusal {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::FleetMissing => Code::Unavailable,
+            Self::FleetExists { .. } => Code::WrongFleet,
+            Self::InvalidField { .. }
+            | Self::FirstPointUnchanged { .. }
+            | Self::LeaseRequired
+            | Self::BundleRepeated { .. }
+            | Self::DroppedUnknown { .. }
+            | Self::Surplus { .. } => Code::InvalidArgument,
+            Self::LimitReached { limit, .. } => limit.code(),
+            Self::ClusterExists { .. }
+            | Self::ClusterNameTaken { .. }
+            | Self::KubeSystemUidTaken { .. }
+            | Self::LeaseExists { .. } => Code::AlreadyExists,
+            Self::ClusterUnknown { .. } => Code::ClusterNotFound,
+            Self::PointUnknown { .. } => Code::PointNotFound,
+            Self::StaleEpoch { .. } => Code::StaleEpoch,
+            Self::StaleHead { .. } => Code::StaleHead,
+            Self::ParentManifestDiffers { .. } => Code::StaleHead,
+            Self::LeaseGone { .. } | Self::LeaseOfAnother { .. } => Code::LeaseGone,
+            Self::SessionExpired { .. } => Code::SessionExpired,
+            Self::BadStatement { .. } => Code::BadSignature,
+            Self::HeaderRefused { problem, .. } => problem.code(),
+            Self::HeaderMismatch { field, .. } => field.code(),
+            Self::RoleMissing { role, .. } | Self::RoleWrong { role, .. } => role.code(),
+            Self::KeysMissing { .. } => Code::KeyBundleIncomplete,
+            Self::BundleNotDurable { .. } => Code::BundleNotDurable,
+        }
+    }
+}
+
+/// Numbered words, so that the codec and the texts cannot drift apart. Numbers are never reused.
+macro_rules! words {
+    (
+        $(#[$doc:meta])* $name:ident {
+            $( $(#[$vdoc:meta])* $variant:ident = $tag:literal, $text:literal, $rule:literal, $code:ident; )*
+        }
+        second $second:ident: $(#[$sdoc:meta])*
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $( $(#[$vdoc])* $variant, )* }
+
+        impl $name {
+            /// All of them, for tests and documentation.
+            pub const ALL: &'static [Self] = &[ $( Self::$variant, )* ];
+            /// The number in encoded outcomes.
+            #[must_use]
+            pub(crate) const fn to_tag(self) -> u32 {
+                match self { $( Self::$variant => $tag, )* }
+            }
+            /// The word of a number.
+            #[must_use]
+            pub(crate) const fn from_tag(tag: u32) -> Option<Self> {
+                match tag { $( $tag => Some(Self::$variant), )* _ => None }
+            }
+            $(#[$sdoc])*
+            #[must_use]
+            pub const fn $second(self) -> &'static str {
+                match self { $( Self::$variant => $rule, )* }
+            }
+            /// The stable code of a refusal for this.
+            #[must_use]
+            pub const fn code(self) -> Code {
+                match self { $( Self::$variant => Code::$code, )* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $( Self::$variant => $text, )* })
+            }
+        }
+    };
+}
+
+words! {
+    /// Fields of commands that have a rule of their own.
+    Field {
+        /// Of a fleet.
+        FleetName = 1, "fleet's name", "use 1 to 63 lower-case letters, digits and hyphens", InvalidArgument;
+        /// Of a cluster.
+        ClusterName = 2, "cluster's name", "use 1 to 63 lower-case letters, digits and hyphens", InvalidArgument;
+        /// Labels of a cluster.
+        Labels = 3, "set of labels", "use at most 32 labels with non-empty keys, 2048 bytes in all", InvalidArgument;
+        /// UID of a namespace.
+        KubeSystemUid = 4, "kube-system uid", "use 1 to 64 letters, digits and hyphens", InvalidArgument;
+        /// Public key of a cluster or fleet.
+        PublicKey = 5, "public key", "it is all zeros: send the real one", InvalidArgument;
+        /// Time to live of a lease.
+        Ttl = 6, "lease's time to live", "use 1 ms to a day for an upload, to a week for a read", InvalidArgument;
+        /// Number of a request in its session.
+        RequestNumber = 7, "request's number in its session", "count from 1", InvalidArgument;
+        /// Number of a point.
+        Sequence = 8, "point's number", "count from 1", InvalidArgument;
+        /// Proofs of a point.
+        Proofs = 9, "list of proofs", "name each source once, with 1 to 32 lower-case letters, digits and hyphens, and a reason of at most 200 bytes", InvalidArgument;
+        /// Holders of a bundle, or of several.
+        Holders = 10, "list of holders", "name a node or bundle once, as present or absent", InvalidArgument;
+        /// Kind of a finding.
+        FindingKind = 11, "finding's kind", "use 1 to 64 lower-case letters, digits and hyphens", InvalidArgument;
+        /// Subject of a finding.
+        FindingSubject = 12, "finding's subject", "use at most 256 bytes without control characters", InvalidArgument;
+        /// Message or remedy of a finding.
+        FindingText = 13, "finding's text", "use 1 to 1024 bytes for message and remedy each", InvalidArgument;
+        /// Size of a bundle.
+        BundleSize = 14, "bundle's size", "send the length of the stored file", InvalidArgument;
+    }
+    second rule: /** What a valid one looks like. */
+}
+
+words! {
+    /// Bounds on how much there may be.
+    Limit {
+        /// Upload leases of a cluster.
+        Uploads = 1, "the number of open uploads of the cluster", "end one, or wait until they expire", ResourceExhausted;
+        /// Read leases of a cluster.
+        Reads = 2, "the number of open reads of the cluster", "end one, or wait until they expire", ResourceExhausted;
+        /// Sessions.
+        Sessions = 3, "the number of client sessions", "reuse sessions, or wait until some expire", ResourceExhausted;
+        /// Config bundles that a point needs.
+        ConfigBundles = 4, "the number of config bundles the point needs", "repack with a full manifest", TooLarge;
+        /// Bundles added by a commit.
+        Added = 5, "the number of bundles the commit adds", "seal fewer, larger bundles", TooLarge;
+        /// Bundles dropped by a commit.
+        Dropped = 6, "the number of bundles the commit drops", "drop the rest with the next point", TooLarge;
+        /// Bytes of a commit.
+        CommitBytes = 7, "the size of the commit in bytes", "drop fewer bundles at once", TooLarge;
+        /// Sources of a point.
+        Proofs = 8, "the number of sources of the point", "use fewer sources", TooLarge;
+        /// Holders named for a bundle.
+        Holders = 9, "the number of holders of a bundle", "name voters only", TooLarge;
+        /// Bundles in a report of holders.
+        RecordedHolders = 10, "the number of bundles in one report", "send several reports", TooLarge;
+        /// Leases or sessions in an expiry.
+        Expired = 11, "the number of ids in one expiry", "send several commands", TooLarge;
+        /// Findings of one scope.
+        Findings = 12, "the number of findings of one scope", "clear some first", ResourceExhausted;
+    }
+    second remedy: /** What to do about it. */
+}
+
+words! {
+    /// Why a header cannot be accepted at all.
+    HeaderProblem {
+        /// It cannot be read.
+        Malformed = 1, "it cannot be read, seal the bundle anew", "malformed", Damaged;
+        /// It is newer than the coordinators.
+        Unsupported = 2, "its format or suite is newer than these coordinators, upgrade them first", "unsupported", UnsupportedVersion;
+        /// The signature does not fit.
+        BadSignature = 3, "its signature does not fit, sign it with the cluster's signing key", "bad_signature", BadSignature;
+        /// Somebody else signed.
+        WrongSigner = 4, "it is signed by another key than the cluster's registered one", "wrong_signer", BadSignature;
+    }
+    second as_str: /** The word for programs. */
+}
+
+words! {
+    /// Fields of a signed header that a commit compares.
+    HeaderField {
+        /// The fleet it was sealed for.
+        Fleet = 1, "fleet", "fleet", WrongFleet;
+        /// The cluster it was sealed for.
+        Cluster = 2, "cluster", "cluster", WrongCluster;
+        /// The lineage of keys.
+        Lineage = 3, "lineage", "lineage", StaleHead;
+        /// The point it was sealed for.
+        Sequence = 4, "sequence", "sequence", StaleHead;
+        /// The agent's epoch.
+        Epoch = 5, "epoch", "epoch", StaleEpoch;
+        /// Length of the file.
+        Bytes = 6, "length", "bytes", DigestMismatch;
+        /// The manifest or key bundle before, or the key bundle that wraps open.
+        Predecessor = 7, "predecessor", "predecessor", Rollback;
+        /// The recovery key it is sealed to.
+        RecoveryKey = 8, "recovery key", "recovery_key", WrongKey;
+    }
+    second as_str: /** The word for programs. */
+}
+
+words! {
+    /// What a bundle is for in a point.
+    Role {
+        /// The manifest.
+        Manifest = 1, "manifest", "it must be a manifest added by this commit", InvalidArgument;
+        /// The full manifest under a delta.
+        Base = 2, "base manifest", "it must be a full manifest of this cluster that the point needs", InvalidArgument;
+        /// The key bundle.
+        KeyBundle = 3, "key bundle", "it must be a key bundle of this cluster", KeyBundleIncomplete;
+        /// The wraps.
+        Wraps = 4, "wraps", "they must be wraps of the point's key bundle", KeyBundleIncomplete;
+    }
+    second rule: /** What a bundle in this role must be. */
+}

@@ -1,0 +1,361 @@
+//! The rows of the replicated state. What each field means, who advances it and what may be
+//! assumed of it. Rows are plain data: the rules are in the modules that handle the commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use proto_types::{
+    BundleId, BundleKind, ClusterId, DekId, Epoch, FleetId, KeyFingerprint, LeaseId, LogIndex,
+    LogTime, NodeId, Sequence, SigningPublicKey,
+};
+
+use crate::outcome::Outcome;
+
+/// The public halves of a fleet's recovery key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoveryPublicKey {
+    /// X25519, for HPKE.
+    pub hpke: [u8; 32],
+    /// Ed25519.
+    pub signing: [u8; 32],
+}
+
+impl RecoveryPublicKey {
+    /// The fingerprint that headers of key bundles and wraps name.
+    #[must_use]
+    pub fn fingerprint(&self) -> KeyFingerprint {
+        KeyFingerprint::of_recovery_key(&self.hpke, &self.signing)
+    }
+}
+
+/// The fleet. Written once, by `InitFleet`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet {
+    /// Its identity.
+    pub id: FleetId,
+    /// What people call it.
+    pub name: String,
+    /// Log time of its creation.
+    pub created: LogTime,
+    /// Public halves of the recovery key that key bundles are sealed to.
+    pub recovery: RecoveryPublicKey,
+}
+
+/// Drawn by an agent when it starts; tells two agents of one cluster apart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instance([u8; 16]);
+
+impl Instance {
+    /// Wraps raw bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+    /// The raw bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Instance({self})")
+    }
+}
+
+/// The last committed point of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// Its number; 0 before the first point.
+    pub sequence: Sequence,
+    /// Its manifest; `None` before the first point.
+    pub manifest: Option<BundleId>,
+}
+
+/// A workload cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its identity.
+    pub id: ClusterId,
+    /// What people call it; unique in the fleet.
+    pub name: String,
+    /// The key that signs everything it sends.
+    pub signing_key: SigningPublicKey,
+    /// Labels that policies select by.
+    pub labels: BTreeMap<String, String>,
+    /// UID of its `kube-system` namespace, where it is Kubernetes.
+    pub kube_system_uid: Option<String>,
+    /// Log time of its registration.
+    pub registered: LogTime,
+    /// The epoch that may commit; 0 before any agent acquired one. Only grows.
+    pub epoch: Epoch,
+    /// The agent instance that holds the epoch.
+    pub instance: Option<Instance>,
+    /// The last committed point; advanced by commits only.
+    pub head: Head,
+    /// How often the chain of keys was broken and begun anew.
+    pub lineage: u32,
+}
+
+/// Whether the content of one source is known to be complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// The source.
+    pub source: String,
+    /// What its agent found.
+    pub state: ProofState,
+}
+
+/// See [`Proof`]. Reasons never name items (K1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProofState {
+    /// Opened again and complete.
+    Proved,
+    /// Kept, but nothing proves it.
+    Unproved {
+        /// Why not.
+        reason: String,
+    },
+    /// Proved wrong or incomplete.
+    Failed {
+        /// What failed.
+        reason: String,
+    },
+}
+
+/// A recovery point. Never changes once it is committed (B3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointRow {
+    /// Whose.
+    pub cluster: ClusterId,
+    /// Its number in the cluster, from 1.
+    pub sequence: Sequence,
+    /// The point before; 0 for the first.
+    pub parent: Sequence,
+    /// Its manifest: that of the parent where the point is a statement.
+    pub manifest: BundleId,
+    /// The full manifest that this one is a delta against.
+    pub base: Option<BundleId>,
+    /// The key bundle that opens everything.
+    pub key_bundle: BundleId,
+    /// The wraps of that key bundle.
+    pub wraps: BundleId,
+    /// Bundles that the parent did not need, sorted.
+    pub added: Vec<BundleId>,
+    /// Bundles that only the parent needs, sorted.
+    pub dropped: Vec<BundleId>,
+    /// All bundles needed to restore it: config bundles, manifest, base, key bundle and wraps.
+    pub needs: OrdSet<BundleId>,
+    /// Log time of the commit. Never before that of the parent.
+    pub committed: LogTime,
+    /// Where in the log it was committed.
+    pub index: LogIndex,
+    /// When the agent collected, by its own clock. May be anything.
+    pub taken: LogTime,
+    /// The epoch of the agent.
+    pub epoch: Epoch,
+    /// The upload it came from, for telling an exact repeat of the commit.
+    pub lease: Option<LeaseId>,
+    /// Per source, whether the content is known to be complete; sorted by source.
+    pub proofs: Vec<Proof>,
+    /// Number of restorable items.
+    pub items: u64,
+    /// Bytes of all items in clear.
+    pub logical_bytes: u64,
+    /// Bytes of the added bundles, one copy.
+    pub stored_bytes_added: u64,
+    /// A signed statement that nothing changed, without files of its own.
+    pub is_statement: bool,
+}
+
+impl PointRow {
+    /// Whether every source was proved. Only such points count as good; one without any source
+    /// proves nothing.
+    #[must_use]
+    pub fn is_proved(&self) -> bool {
+        !self.proofs.is_empty() && self.proofs.iter().all(|proof| proof.state == ProofState::Proved)
+    }
+}
+
+/// What is known of a bundle since its commit; never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleFacts {
+    /// Whose.
+    pub cluster: ClusterId,
+    /// What it holds.
+    pub kind: BundleKind,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Config and manifest: the keys its blobs are sealed under. Key: the keys it holds. Sorted.
+    pub dek_ids: Vec<DekId>,
+    /// Manifest: the one before. Key: the key bundle before. Wraps: the key bundle they open.
+    pub predecessor: Option<BundleId>,
+    /// Manifest: the full one that it is a delta against.
+    pub base: Option<BundleId>,
+}
+
+/// A bundle that committed points need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleRow {
+    /// What never changes.
+    pub facts: Arc<BundleFacts>,
+    /// Nodes that have it on stable storage, as of their last word.
+    pub holders: BTreeSet<NodeId>,
+    /// Number of points that need it.
+    pub points: u64,
+}
+
+/// An upload under way. Live from the entry that opens it to the entry that ends it, whatever any
+/// clock says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadLease {
+    /// Whose.
+    pub cluster: ClusterId,
+    /// The agent's epoch.
+    pub epoch: Epoch,
+    /// The point that the new one will follow; 0 before the first.
+    pub parent: Sequence,
+    /// Where in the log it was opened.
+    pub index: LogIndex,
+    /// Milliseconds that each renewal gives.
+    pub ttl_ms: u64,
+    /// From when on the leader may propose its end.
+    pub expires: LogTime,
+    /// What the parent needs; not deleted while the lease lives.
+    pub pinned: OrdSet<BundleId>,
+}
+
+/// What a read lease is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadPurpose {
+    /// A restore.
+    Restore,
+    /// An export into a file.
+    Export,
+    /// A proof that the point opens.
+    Drill,
+    /// A snapshot of the coordinators with its bundles.
+    Snapshot,
+}
+
+impl ReadPurpose {
+    /// The word for people, metrics and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Restore => "restore",
+            Self::Export => "export",
+            Self::Drill => "drill",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// A read under way. Live like an [`UploadLease`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadLease {
+    /// Whose point.
+    pub cluster: ClusterId,
+    /// Which point.
+    pub sequence: Sequence,
+    /// What for.
+    pub purpose: ReadPurpose,
+    /// Where in the log it was opened.
+    pub index: LogIndex,
+    /// Milliseconds that each renewal gives.
+    pub ttl_ms: u64,
+    /// From when on the leader may propose its end.
+    pub expires: LogTime,
+    /// What the point needs; not deleted while the lease lives.
+    pub pinned: OrdSet<BundleId>,
+}
+
+/// The results of a client's last writes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Session {
+    /// Log time of its last request.
+    pub last_used: LogTime,
+    /// The largest number whose result was dropped; it and all smaller ones are refused.
+    pub forgotten: u64,
+    /// Results by number; at most [`crate::limits::SESSION_RESULTS_MAX`].
+    pub results: OrdMap<u64, Outcome>,
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// The fleet as a whole.
+    Fleet,
+    /// One coordinator.
+    Node(NodeId),
+    /// One workload cluster.
+    Cluster(ClusterId),
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fleet => f.write_str("fleet"),
+            Self::Node(node) => write!(f, "node {node}"),
+            Self::Cluster(cluster) => write!(f, "cluster {cluster}"),
+        }
+    }
+}
+
+/// Which finding: there is one per scope, kind and subject.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FindingKey {
+    /// What it is about.
+    pub scope: Scope,
+    /// A stable word for the kind: lower-case letters, digits and hyphens.
+    pub kind: String,
+    /// Which one of that kind; may be empty. Never names an item (K1).
+    pub subject: String,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Something to do soon.
+    Warning,
+    /// A restore would fail, or data is at risk.
+    Critical,
+}
+
+impl Severity {
+    /// The word for people, metrics and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// Something a person should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad, as of the last time.
+    pub severity: Severity,
+    /// Log time when it was first raised.
+    pub since: LogTime,
+    /// Log time when it was last raised.
+    pub last_seen: LogTime,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}

@@ -1,0 +1,123 @@
+//! The replicated state: persistent ordered maps, so that a consistent snapshot is one cheap clone
+//! while writes go on. Fields are private to the crate; the modules that handle commands keep what
+//! holds between them, and everybody else asks.
+
+use imbl::OrdMap;
+use proto_types::{BundleId, ClusterId, LeaseId, LogTime, Sequence, SessionId};
+use std::sync::Arc;
+
+use crate::rows::{
+    BundleRow, Cluster, Finding, FindingKey, Fleet, PointRow, ReadLease, Session, UploadLease,
+};
+
+/// The state of the whole fleet. A clone shares its structure and costs next to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    /// `None` before `InitFleet`.
+    pub(crate) fleet: Option<Arc<Fleet>>,
+    /// The largest log time seen.
+    pub(crate) time: LogTime,
+    pub(crate) clusters: OrdMap<ClusterId, Arc<Cluster>>,
+    /// All points of all clusters; the head of a cluster is its last one.
+    pub(crate) points: OrdMap<(ClusterId, Sequence), Arc<PointRow>>,
+    /// All bundles that points need, and no others.
+    pub(crate) bundles: OrdMap<BundleId, BundleRow>,
+    pub(crate) uploads: OrdMap<LeaseId, UploadLease>,
+    pub(crate) reads: OrdMap<LeaseId, ReadLease>,
+    pub(crate) sessions: OrdMap<SessionId, Session>,
+    pub(crate) findings: OrdMap<FindingKey, Arc<Finding>>,
+}
+
+impl State {
+    /// The state before the first log entry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The fleet, if it was created.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_deref()
+    }
+
+    /// The largest log time seen. Never decreases, also across snapshots.
+    #[must_use]
+    pub fn log_time(&self) -> LogTime {
+        self.time
+    }
+
+    /// A cluster by its id.
+    #[must_use]
+    pub fn cluster(&self, id: &ClusterId) -> Option<&Cluster> {
+        self.clusters.get(id).map(AsRef::as_ref)
+    }
+
+    /// A cluster by its name.
+    #[must_use]
+    pub fn cluster_named(&self, name: &str) -> Option<&Cluster> {
+        self.clusters().find(|cluster| cluster.name == name)
+    }
+
+    /// All clusters, by id.
+    pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
+        self.clusters.values().map(AsRef::as_ref)
+    }
+
+    /// A recovery point.
+    #[must_use]
+    pub fn point(&self, cluster: &ClusterId, sequence: Sequence) -> Option<&PointRow> {
+        self.points.get(&(*cluster, sequence)).map(AsRef::as_ref)
+    }
+
+    /// The points of a cluster, oldest first.
+    pub fn points(&self, cluster: &ClusterId) -> impl DoubleEndedIterator<Item = &PointRow> {
+        let first = (*cluster, Sequence::new(0));
+        let last = (*cluster, Sequence::new(u64::MAX));
+        self.points.range(first..=last).map(|(_, point)| point.as_ref())
+    }
+
+    /// What is known of a bundle; `None` when no committed point needs it.
+    #[must_use]
+    pub fn bundle(&self, id: &BundleId) -> Option<&BundleRow> {
+        self.bundles.get(id)
+    }
+
+    /// All bundles that committed points need, by id.
+    pub fn bundles(&self) -> impl Iterator<Item = (&BundleId, &BundleRow)> {
+        self.bundles.iter()
+    }
+
+    /// A live upload lease.
+    #[must_use]
+    pub fn upload(&self, lease: &LeaseId) -> Option<&UploadLease> {
+        self.uploads.get(lease)
+    }
+
+    /// All live upload leases, by id.
+    pub fn uploads(&self) -> impl Iterator<Item = (&LeaseId, &UploadLease)> {
+        self.uploads.iter()
+    }
+
+    /// A live read lease.
+    #[must_use]
+    pub fn read(&self, lease: &LeaseId) -> Option<&ReadLease> {
+        self.reads.get(lease)
+    }
+
+    /// All live read leases, by id.
+    pub fn reads(&self) -> impl Iterator<Item = (&LeaseId, &ReadLease)> {
+        self.reads.iter()
+    }
+
+    /// A client's session.
+    #[must_use]
+    pub fn session(&self, id: &SessionId) -> Option<&Session> {
+        self.sessions.get(id)
+    }
+
+    /// All findings that stand, by scope, kind and subject.
+    pub fn findings(&self) -> impl Iterator<Item = (&FindingKey, &Finding)> {
+        self.findings.iter().map(|(key, finding)| (key, finding.as_ref()))
+    }
+}
