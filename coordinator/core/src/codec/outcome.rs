@@ -1,0 +1,134 @@
+//! Outcomes, as answers travel and as sessions keep them. One flat message: `kind` says which
+//! outcome it is and with it which fields mean something; all others are left out.
+
+use prost::Message;
+use proto_types::{Epoch, LogIndex, LogTime, Sequence};
+
+use super::DecodeError;
+use super::refusal::{self, WireRefusal};
+use super::wire::{At, WireId, id, present};
+use crate::outcome::Outcome;
+
+const WHAT: &str = "outcome";
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireOutcome {
+    /// Numbers are never reused.
+    #[prost(uint32, tag = "1")]
+    kind: u32,
+    /// Fleet, cluster or lease.
+    #[prost(bytes = "vec", tag = "2")]
+    id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    manifest: Vec<u8>,
+    /// Epoch or sequence.
+    #[prost(uint64, tag = "4")]
+    number: u64,
+    #[prost(uint64, tag = "5")]
+    index: u64,
+    #[prost(uint64, tag = "6")]
+    time_ms: u64,
+    /// Ended or changed.
+    #[prost(uint64, tag = "7")]
+    done: u64,
+    /// Skipped or unknown.
+    #[prost(uint64, tag = "8")]
+    left: u64,
+    /// Was live, is new, or existed.
+    #[prost(bool, tag = "9")]
+    flag: bool,
+    #[prost(message, optional, tag = "10")]
+    refusal: Option<WireRefusal>,
+}
+
+pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
+    let empty = WireOutcome::default();
+    match outcome {
+        Outcome::Refused(refusal) => {
+            WireOutcome { kind: 1, refusal: Some(refusal::to_wire(refusal)), ..empty }
+        }
+        Outcome::FleetReady { fleet } => WireOutcome { kind: 2, id: fleet.put(), ..empty },
+        Outcome::ClusterRegistered { cluster } => {
+            WireOutcome { kind: 3, id: cluster.put(), ..empty }
+        }
+        Outcome::EpochAcquired { cluster, epoch } => {
+            WireOutcome { kind: 4, id: cluster.put(), number: epoch.get(), ..empty }
+        }
+        Outcome::UploadOpened { lease, index, parent_manifest, expires } => WireOutcome {
+            kind: 5,
+            id: lease.put(),
+            index: index.get(),
+            manifest: parent_manifest.put(),
+            time_ms: expires.as_millis(),
+            ..empty
+        },
+        Outcome::ReadOpened { lease, index, expires } => WireOutcome {
+            kind: 6,
+            id: lease.put(),
+            index: index.get(),
+            time_ms: expires.as_millis(),
+            ..empty
+        },
+        Outcome::LeaseRenewed { lease, expires } => {
+            WireOutcome { kind: 7, id: lease.put(), time_ms: expires.as_millis(), ..empty }
+        }
+        Outcome::LeaseEnded { lease, was_live } => {
+            WireOutcome { kind: 8, id: lease.put(), flag: *was_live, ..empty }
+        }
+        Outcome::Committed { cluster, sequence, manifest, index, time } => WireOutcome {
+            kind: 9,
+            id: cluster.put(),
+            number: sequence.get(),
+            manifest: manifest.put(),
+            index: index.get(),
+            time_ms: time.as_millis(),
+            ..empty
+        },
+        Outcome::Expired { ended, skipped } => {
+            WireOutcome { kind: 10, done: *ended, left: *skipped, ..empty }
+        }
+        Outcome::HoldersRecorded { changed, unknown } => {
+            WireOutcome { kind: 11, done: *changed, left: *unknown, ..empty }
+        }
+        Outcome::FindingRaised { new } => WireOutcome { kind: 12, flag: *new, ..empty },
+        Outcome::FindingCleared { existed } => WireOutcome { kind: 13, flag: *existed, ..empty },
+    }
+}
+
+pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
+    let at = |field| At(WHAT, field);
+    let index = LogIndex::new(wire.index);
+    let time = LogTime::from_millis(wire.time_ms);
+    let outcome = match wire.kind {
+        1 => Outcome::Refused(refusal::from_wire(present(at("refusal"), wire.refusal.clone())?)?),
+        2 => Outcome::FleetReady { fleet: id(at("fleet"), &wire.id)? },
+        3 => Outcome::ClusterRegistered { cluster: id(at("cluster"), &wire.id)? },
+        4 => Outcome::EpochAcquired {
+            cluster: id(at("cluster"), &wire.id)?,
+            epoch: Epoch::new(wire.number),
+        },
+        5 => Outcome::UploadOpened {
+            lease: id(at("lease"), &wire.id)?,
+            index,
+            parent_manifest: id(at("parent_manifest"), &wire.manifest)?,
+            expires: time,
+        },
+        6 => Outcome::ReadOpened { lease: id(at("lease"), &wire.id)?, index, expires: time },
+        7 => Outcome::LeaseRenewed { lease: id(at("lease"), &wire.id)?, expires: time },
+        8 => Outcome::LeaseEnded { lease: id(at("lease"), &wire.id)?, was_live: wire.flag },
+        9 => Outcome::Committed {
+            cluster: id(at("cluster"), &wire.id)?,
+            sequence: Sequence::new(wire.number),
+            manifest: id(at("manifest"), &wire.manifest)?,
+            index,
+            time,
+        },
+        10 => Outcome::Expired { ended: wire.done, skipped: wire.left },
+        11 => Outcome::HoldersRecorded { changed: wire.done, unknown: wire.left },
+        12 => Outcome::FindingRaised { new: wire.flag },
+        13 => Outcome::FindingCleared { existed: wire.flag },
+        _ => return Err(DecodeError::Unknown { what: WHAT }),
+    };
+    // Fields that mean nothing for this kind must not be there.
+    if to_wire(&outcome) == wire { Ok(outcome) } else { Err(at("kind").invalid()) }
+}

@@ -1,0 +1,186 @@
+//! Refusals, within outcomes. Flat like them: `kind` says which fields mean something.
+
+use prost::Message;
+use proto_types::{Epoch, Sequence};
+
+use super::DecodeError;
+use super::wire::{At, WireId, id, present};
+use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
+
+const WHAT: &str = "refusal";
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireRefusal {
+    /// Numbers are never reused.
+    #[prost(uint32, tag = "1")]
+    kind: u32,
+    /// Fleet, cluster, lease, session or bundle.
+    #[prost(bytes = "vec", tag = "2")]
+    id: Vec<u8>,
+    /// The first missing key.
+    #[prost(bytes = "vec", tag = "3")]
+    dek: Vec<u8>,
+    /// Name or UID.
+    #[prost(string, tag = "4")]
+    text: String,
+    /// Field, limit, role or header's problem or field.
+    #[prost(uint32, tag = "5")]
+    word: u32,
+    /// What was offered, or what there is.
+    #[prost(uint64, tag = "6")]
+    have: u64,
+    /// What it should have been.
+    #[prost(uint64, tag = "7")]
+    want: u64,
+}
+
+pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
+    let empty = WireRefusal::default();
+    match refusal {
+        Refusal::FleetMissing => WireRefusal { kind: 1, ..empty },
+        Refusal::FleetExists { fleet, name } => {
+            WireRefusal { kind: 2, id: fleet.put(), text: name.clone(), ..empty }
+        }
+        Refusal::InvalidField { field } => WireRefusal { kind: 3, word: field.to_tag(), ..empty },
+        Refusal::LimitReached { limit, have, max } => {
+            WireRefusal { kind: 4, word: limit.to_tag(), have: *have, want: *max, ..empty }
+        }
+        Refusal::ClusterExists { cluster } => WireRefusal { kind: 5, id: cluster.put(), ..empty },
+        Refusal::ClusterNameTaken { name, cluster } => {
+            WireRefusal { kind: 6, id: cluster.put(), text: name.clone(), ..empty }
+        }
+        Refusal::KubeSystemUidTaken { uid, cluster } => {
+            WireRefusal { kind: 7, id: cluster.put(), text: uid.clone(), ..empty }
+        }
+        Refusal::ClusterUnknown { cluster } => WireRefusal { kind: 8, id: cluster.put(), ..empty },
+        Refusal::PointUnknown { cluster, sequence } => {
+            WireRefusal { kind: 9, id: cluster.put(), have: sequence.get(), ..empty }
+        }
+        Refusal::StaleEpoch { cluster, offered, current } => WireRefusal {
+            kind: 10,
+            id: cluster.put(),
+            have: offered.get(),
+            want: current.get(),
+            ..empty
+        },
+        Refusal::StaleHead { cluster, offered, head } => WireRefusal {
+            kind: 11,
+            id: cluster.put(),
+            have: offered.get(),
+            want: head.get(),
+            ..empty
+        },
+        Refusal::ParentManifestDiffers { cluster, head } => {
+            WireRefusal { kind: 12, id: cluster.put(), want: head.get(), ..empty }
+        }
+        Refusal::LeaseGone { lease } => WireRefusal { kind: 13, id: lease.put(), ..empty },
+        Refusal::LeaseExists { lease } => WireRefusal { kind: 14, id: lease.put(), ..empty },
+        Refusal::LeaseOfAnother { lease } => WireRefusal { kind: 15, id: lease.put(), ..empty },
+        Refusal::LeaseRequired => WireRefusal { kind: 16, ..empty },
+        Refusal::SessionExpired { session, number } => {
+            WireRefusal { kind: 17, id: session.put(), have: *number, ..empty }
+        }
+        Refusal::FirstPointUnchanged { cluster } => {
+            WireRefusal { kind: 18, id: cluster.put(), ..empty }
+        }
+        Refusal::BadStatement { cluster, sequence } => {
+            WireRefusal { kind: 19, id: cluster.put(), have: sequence.get(), ..empty }
+        }
+        Refusal::HeaderRefused { bundle, problem } => {
+            WireRefusal { kind: 20, id: bundle.put(), word: problem.to_tag(), ..empty }
+        }
+        Refusal::HeaderMismatch { bundle, field } => {
+            WireRefusal { kind: 21, id: bundle.put(), word: field.to_tag(), ..empty }
+        }
+        Refusal::BundleRepeated { bundle } => WireRefusal { kind: 22, id: bundle.put(), ..empty },
+        Refusal::DroppedUnknown { bundle } => WireRefusal { kind: 23, id: bundle.put(), ..empty },
+        Refusal::RoleMissing { role, bundle } => {
+            WireRefusal { kind: 24, id: bundle.put(), word: role.to_tag(), ..empty }
+        }
+        Refusal::RoleWrong { role, bundle } => {
+            WireRefusal { kind: 25, id: bundle.put(), word: role.to_tag(), ..empty }
+        }
+        Refusal::Surplus { bundle } => WireRefusal { kind: 26, id: bundle.put(), ..empty },
+        Refusal::KeysMissing { key_bundle, missing, first } => WireRefusal {
+            kind: 27,
+            id: key_bundle.put(),
+            dek: first.put(),
+            have: *missing,
+            ..empty
+        },
+        Refusal::BundleNotDurable { bundle, have, need } => {
+            WireRefusal { kind: 28, id: bundle.put(), have: *have, want: *need, ..empty }
+        }
+    }
+}
+
+pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
+    let at = |field| At(WHAT, field);
+    let cluster = || id(at("cluster"), &wire.id);
+    let lease = || id(at("lease"), &wire.id);
+    let bundle = || id(at("bundle"), &wire.id);
+    let text = || wire.text.clone();
+    let refusal = match wire.kind {
+        1 => Refusal::FleetMissing,
+        2 => Refusal::FleetExists { fleet: id(at("fleet"), &wire.id)?, name: text() },
+        3 => Refusal::InvalidField { field: present(at("field"), Field::from_tag(wire.word))? },
+        4 => Refusal::LimitReached {
+            limit: present(at("limit"), Limit::from_tag(wire.word))?,
+            have: wire.have,
+            max: wire.want,
+        },
+        5 => Refusal::ClusterExists { cluster: cluster()? },
+        6 => Refusal::ClusterNameTaken { name: text(), cluster: cluster()? },
+        7 => Refusal::KubeSystemUidTaken { uid: text(), cluster: cluster()? },
+        8 => Refusal::ClusterUnknown { cluster: cluster()? },
+        9 => Refusal::PointUnknown { cluster: cluster()?, sequence: Sequence::new(wire.have) },
+        10 => Refusal::StaleEpoch {
+            cluster: cluster()?,
+            offered: Epoch::new(wire.have),
+            current: Epoch::new(wire.want),
+        },
+        11 => Refusal::StaleHead {
+            cluster: cluster()?,
+            offered: Sequence::new(wire.have),
+            head: Sequence::new(wire.want),
+        },
+        12 => {
+            Refusal::ParentManifestDiffers { cluster: cluster()?, head: Sequence::new(wire.want) }
+        }
+        13 => Refusal::LeaseGone { lease: lease()? },
+        14 => Refusal::LeaseExists { lease: lease()? },
+        15 => Refusal::LeaseOfAnother { lease: lease()? },
+        16 => Refusal::LeaseRequired,
+        17 => Refusal::SessionExpired { session: id(at("session"), &wire.id)?, number: wire.have },
+        18 => Refusal::FirstPointUnchanged { cluster: cluster()? },
+        19 => Refusal::BadStatement { cluster: cluster()?, sequence: Sequence::new(wire.have) },
+        20 => Refusal::HeaderRefused {
+            bundle: bundle()?,
+            problem: present(at("problem"), HeaderProblem::from_tag(wire.word))?,
+        },
+        21 => Refusal::HeaderMismatch {
+            bundle: bundle()?,
+            field: present(at("field"), HeaderField::from_tag(wire.word))?,
+        },
+        22 => Refusal::BundleRepeated { bundle: bundle()? },
+        23 => Refusal::DroppedUnknown { bundle: bundle()? },
+        24 => Refusal::RoleMissing {
+            role: present(at("role"), Role::from_tag(wire.word))?,
+            bundle: bundle()?,
+        },
+        25 => Refusal::RoleWrong {
+            role: present(at("role"), Role::from_tag(wire.word))?,
+            bundle: bundle()?,
+        },
+        26 => Refusal::Surplus { bundle: bundle()? },
+        27 => Refusal::KeysMissing {
+            key_bundle: bundle()?,
+            missing: wire.have,
+            first: id(at("dek"), &wire.dek)?,
+        },
+        28 => Refusal::BundleNotDurable { bundle: bundle()?, have: wire.have, need: wire.want },
+        _ => return Err(DecodeError::Unknown { what: WHAT }),
+    };
+    // Fields that mean nothing for this kind must not be there.
+    if to_wire(&refusal) == wire { Ok(refusal) } else { Err(at("kind").invalid()) }
+}

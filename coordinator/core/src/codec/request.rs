@@ -1,0 +1,448 @@
+//! Requests as they stand in the log. Tags are never reused; a new command gets a new tag.
+
+use std::collections::BTreeMap;
+
+use prost::{Message, Oneof};
+use proto_types::{Epoch, LogTime, NodeId, Sequence};
+
+use super::DecodeError;
+use super::wire::{
+    At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array, id, id_or_none, ids,
+    present, put_ids, put_or_none, word,
+};
+use crate::command::{
+    AcquireEpoch, AddedBundle, ChangedContent, ClearFinding, Command, CommitPoint, Content,
+    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet, OpenReadLease, OpenUpload,
+    RaiseFinding, RecordHolders, RegisterCluster, RenewLease, Request,
+};
+
+const WHAT: &str = "log entry";
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireRequest {
+    /// Empty for the coordinators' own commands.
+    #[prost(bytes = "vec", tag = "1")]
+    session: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    number: u64,
+    #[prost(uint64, tag = "3")]
+    time_ms: u64,
+    #[prost(
+        oneof = "WireCommand",
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+    )]
+    command: Option<WireCommand>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum WireCommand {
+    #[prost(message, tag = "16")]
+    InitFleet(WireInitFleet),
+    #[prost(message, tag = "17")]
+    RegisterCluster(WireRegisterCluster),
+    #[prost(message, tag = "18")]
+    AcquireEpoch(WireAcquireEpoch),
+    #[prost(message, tag = "19")]
+    OpenUpload(WireOpenUpload),
+    /// The lease.
+    #[prost(bytes = "vec", tag = "20")]
+    RenewLease(Vec<u8>),
+    #[prost(message, tag = "21")]
+    EndUpload(WireEndUpload),
+    #[prost(message, tag = "22")]
+    CommitPoint(WireCommitPoint),
+    #[prost(message, tag = "23")]
+    OpenReadLease(WireOpenReadLease),
+    /// The lease.
+    #[prost(bytes = "vec", tag = "24")]
+    EndReadLease(Vec<u8>),
+    /// Lease ids, one after the other.
+    #[prost(bytes = "vec", tag = "25")]
+    ExpireLeases(Vec<u8>),
+    /// Session ids, one after the other.
+    #[prost(bytes = "vec", tag = "26")]
+    ExpireSessions(Vec<u8>),
+    #[prost(message, tag = "27")]
+    RecordHolders(WireRecordHolders),
+    #[prost(message, tag = "28")]
+    RaiseFinding(WireRaiseFinding),
+    #[prost(message, tag = "29")]
+    ClearFinding(WireFindingKey),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireInitFleet {
+    #[prost(bytes = "vec", tag = "1")]
+    fleet: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(message, optional, tag = "3")]
+    recovery: Option<WireRecovery>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRegisterCluster {
+    #[prost(bytes = "vec", tag = "1")]
+    cluster: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(bytes = "vec", tag = "3")]
+    signing_key: Vec<u8>,
+    #[prost(btree_map = "string, string", tag = "4")]
+    labels: BTreeMap<String, String>,
+    #[prost(string, optional, tag = "5")]
+    kube_system_uid: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireAcquireEpoch {
+    #[prost(bytes = "vec", tag = "1")]
+    cluster: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    instance: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireOpenUpload {
+    #[prost(bytes = "vec", tag = "1")]
+    cluster: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    epoch: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    lease: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    parent: u64,
+    #[prost(uint64, tag = "5")]
+    ttl_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireEndUpload {
+    #[prost(bytes = "vec", tag = "1")]
+    lease: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    reason: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireCommitPoint {
+    #[prost(bytes = "vec", tag = "1")]
+    cluster: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    epoch: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    lease: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    sequence: u64,
+    #[prost(bytes = "vec", tag = "5")]
+    parent_manifest: Vec<u8>,
+    #[prost(uint64, tag = "6")]
+    taken_ms: u64,
+    #[prost(oneof = "WireContent", tags = "7, 8")]
+    content: Option<WireContent>,
+    #[prost(message, repeated, tag = "9")]
+    proofs: Vec<WireProof>,
+    #[prost(uint64, tag = "10")]
+    items: u64,
+    #[prost(uint64, tag = "11")]
+    logical_bytes: u64,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum WireContent {
+    #[prost(message, tag = "7")]
+    Changed(WireChanged),
+    /// The signature of the statement.
+    #[prost(bytes = "vec", tag = "8")]
+    Unchanged(Vec<u8>),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireChanged {
+    #[prost(message, repeated, tag = "1")]
+    added: Vec<WireAddedBundle>,
+    /// Bundle ids, one after the other.
+    #[prost(bytes = "vec", tag = "2")]
+    dropped: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    manifest: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    key_bundle: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    wraps: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireAddedBundle {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    bytes: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    header: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    signature: Vec<u8>,
+    #[prost(uint64, repeated, tag = "5")]
+    holders: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireOpenReadLease {
+    #[prost(bytes = "vec", tag = "1")]
+    lease: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    cluster: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    sequence: u64,
+    #[prost(uint32, tag = "4")]
+    purpose: u32,
+    #[prost(uint64, tag = "5")]
+    ttl_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRecordHolders {
+    #[prost(uint64, tag = "1")]
+    node: u64,
+    /// Bundle ids, one after the other.
+    #[prost(bytes = "vec", tag = "2")]
+    present: Vec<u8>,
+    /// Bundle ids, one after the other.
+    #[prost(bytes = "vec", tag = "3")]
+    absent: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRaiseFinding {
+    #[prost(message, optional, tag = "1")]
+    key: Option<WireFindingKey>,
+    #[prost(uint32, tag = "2")]
+    severity: u32,
+    #[prost(string, tag = "3")]
+    message: String,
+    #[prost(string, tag = "4")]
+    remedy: String,
+}
+
+pub(super) fn to_wire(request: &Request) -> WireRequest {
+    let (session, number) = match &request.session {
+        Some((session, number)) => (session.put(), *number),
+        None => (Vec::new(), 0),
+    };
+    WireRequest {
+        session,
+        number,
+        time_ms: request.time.as_millis(),
+        command: Some(put_command(&request.command)),
+    }
+}
+
+fn put_command(command: &Command) -> WireCommand {
+    match command {
+        Command::InitFleet(c) => WireCommand::InitFleet(WireInitFleet {
+            fleet: c.fleet.put(),
+            name: c.name.clone(),
+            recovery: Some(WireRecovery::put(&c.recovery)),
+        }),
+        Command::RegisterCluster(c) => WireCommand::RegisterCluster(WireRegisterCluster {
+            cluster: c.cluster.put(),
+            name: c.name.clone(),
+            signing_key: c.signing_key.put(),
+            labels: c.labels.clone(),
+            kube_system_uid: c.kube_system_uid.clone(),
+        }),
+        Command::AcquireEpoch(c) => WireCommand::AcquireEpoch(WireAcquireEpoch {
+            cluster: c.cluster.put(),
+            instance: c.instance.put(),
+        }),
+        Command::OpenUpload(c) => WireCommand::OpenUpload(WireOpenUpload {
+            cluster: c.cluster.put(),
+            epoch: c.epoch.get(),
+            lease: c.lease.put(),
+            parent: c.parent.get(),
+            ttl_ms: c.ttl_ms,
+        }),
+        Command::RenewLease(c) => WireCommand::RenewLease(c.lease.put()),
+        Command::EndUpload(c) => WireCommand::EndUpload(WireEndUpload {
+            lease: c.lease.put(),
+            reason: c.reason.number(),
+        }),
+        Command::CommitPoint(c) => WireCommand::CommitPoint(put_commit(c)),
+        Command::OpenReadLease(c) => WireCommand::OpenReadLease(WireOpenReadLease {
+            lease: c.lease.put(),
+            cluster: c.cluster.put(),
+            sequence: c.sequence.get(),
+            purpose: c.purpose.number(),
+            ttl_ms: c.ttl_ms,
+        }),
+        Command::EndReadLease(c) => WireCommand::EndReadLease(c.lease.put()),
+        Command::ExpireLeases(c) => WireCommand::ExpireLeases(put_ids(&c.leases)),
+        Command::ExpireSessions(c) => WireCommand::ExpireSessions(put_ids(&c.sessions)),
+        Command::RecordHolders(c) => WireCommand::RecordHolders(WireRecordHolders {
+            node: c.node.get(),
+            present: put_ids(&c.present),
+            absent: put_ids(&c.absent),
+        }),
+        Command::RaiseFinding(c) => WireCommand::RaiseFinding(WireRaiseFinding {
+            key: Some(WireFindingKey::put(&c.key)),
+            severity: c.severity.number(),
+            message: c.message.clone(),
+            remedy: c.remedy.clone(),
+        }),
+        Command::ClearFinding(c) => WireCommand::ClearFinding(WireFindingKey::put(&c.key)),
+    }
+}
+
+fn put_commit(commit: &CommitPoint) -> WireCommitPoint {
+    let content = match &commit.content {
+        Content::Changed(content) => WireContent::Changed(WireChanged {
+            added: content.added.iter().map(put_added).collect(),
+            dropped: put_ids(&content.dropped),
+            manifest: content.manifest.put(),
+            key_bundle: content.key_bundle.put(),
+            wraps: content.wraps.put(),
+        }),
+        Content::Unchanged { signature } => WireContent::Unchanged(signature.to_vec()),
+    };
+    WireCommitPoint {
+        cluster: commit.cluster.put(),
+        epoch: commit.epoch.get(),
+        lease: put_or_none(commit.lease.as_ref()),
+        sequence: commit.sequence.get(),
+        parent_manifest: commit.parent_manifest.put(),
+        taken_ms: commit.taken.as_millis(),
+        content: Some(content),
+        proofs: commit.proofs.iter().map(WireProof::put).collect(),
+        items: commit.items,
+        logical_bytes: commit.logical_bytes,
+    }
+}
+
+fn put_added(bundle: &AddedBundle) -> WireAddedBundle {
+    WireAddedBundle {
+        id: bundle.id.put(),
+        bytes: bundle.bytes,
+        header: bundle.header.clone(),
+        signature: bundle.signature.to_vec(),
+        holders: bundle.holders.iter().map(|node| node.get()).collect(),
+    }
+}
+
+pub(super) fn from_wire(wire: WireRequest) -> Result<Request, DecodeError> {
+    let session = id_or_none(At(WHAT, "session"), &wire.session)?;
+    if session.is_none() && wire.number != 0 {
+        return Err(At(WHAT, "number").invalid());
+    }
+    Ok(Request {
+        session: session.map(|session| (session, wire.number)),
+        time: LogTime::from_millis(wire.time_ms),
+        // `exact` has noticed the tag of a newer command before; this is an entry without any.
+        command: get_command(present(At(WHAT, "command"), wire.command)?)?,
+    })
+}
+
+fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
+    let at = |field| At(WHAT, field);
+    Ok(match wire {
+        WireCommand::InitFleet(c) => Command::InitFleet(InitFleet {
+            fleet: id(at("fleet"), &c.fleet)?,
+            name: c.name,
+            recovery: WireRecovery::get(at("recovery"), c.recovery)?,
+        }),
+        WireCommand::RegisterCluster(c) => Command::RegisterCluster(RegisterCluster {
+            cluster: id(at("cluster"), &c.cluster)?,
+            name: c.name,
+            signing_key: id(at("signing_key"), &c.signing_key)?,
+            labels: c.labels,
+            kube_system_uid: c.kube_system_uid,
+        }),
+        WireCommand::AcquireEpoch(c) => Command::AcquireEpoch(AcquireEpoch {
+            cluster: id(at("cluster"), &c.cluster)?,
+            instance: id(at("instance"), &c.instance)?,
+        }),
+        WireCommand::OpenUpload(c) => Command::OpenUpload(OpenUpload {
+            cluster: id(at("cluster"), &c.cluster)?,
+            epoch: Epoch::new(c.epoch),
+            lease: id(at("lease"), &c.lease)?,
+            parent: Sequence::new(c.parent),
+            ttl_ms: c.ttl_ms,
+        }),
+        WireCommand::RenewLease(lease) => {
+            Command::RenewLease(RenewLease { lease: id(at("lease"), &lease)? })
+        }
+        WireCommand::EndUpload(c) => Command::EndUpload(EndUpload {
+            lease: id(at("lease"), &c.lease)?,
+            reason: word(at("reason"), c.reason)?,
+        }),
+        WireCommand::CommitPoint(c) => Command::CommitPoint(Box::new(get_commit(c)?)),
+        WireCommand::OpenReadLease(c) => Command::OpenReadLease(OpenReadLease {
+            lease: id(at("lease"), &c.lease)?,
+            cluster: id(at("cluster"), &c.cluster)?,
+            sequence: Sequence::new(c.sequence),
+            purpose: word(at("purpose"), c.purpose)?,
+            ttl_ms: c.ttl_ms,
+        }),
+        WireCommand::EndReadLease(lease) => {
+            Command::EndReadLease(EndReadLease { lease: id(at("lease"), &lease)? })
+        }
+        WireCommand::ExpireLeases(leases) => {
+            Command::ExpireLeases(ExpireLeases { leases: ids(at("leases"), &leases)? })
+        }
+        WireCommand::ExpireSessions(sessions) => {
+            Command::ExpireSessions(ExpireSessions { sessions: ids(at("sessions"), &sessions)? })
+        }
+        WireCommand::RecordHolders(c) => Command::RecordHolders(RecordHolders {
+            node: NodeId::new(c.node),
+            present: ids(at("present"), &c.present)?,
+            absent: ids(at("absent"), &c.absent)?,
+        }),
+        WireCommand::RaiseFinding(c) => Command::RaiseFinding(RaiseFinding {
+            key: WireFindingKey::get(at("key"), c.key)?,
+            severity: word(at("severity"), c.severity)?,
+            message: c.message,
+            remedy: c.remedy,
+        }),
+        WireCommand::ClearFinding(key) => {
+            Command::ClearFinding(ClearFinding { key: WireFindingKey::get(at("key"), Some(key))? })
+        }
+    })
+}
+
+fn get_commit(wire: WireCommitPoint) -> Result<CommitPoint, DecodeError> {
+    let at = |field| At(WHAT, field);
+    let content = match present(at("content"), wire.content)? {
+        WireContent::Changed(changed) => Content::Changed(ChangedContent {
+            added: changed.added.into_iter().map(get_added).collect::<Result<_, _>>()?,
+            dropped: ids(at("dropped"), &changed.dropped)?,
+            manifest: id(at("manifest"), &changed.manifest)?,
+            key_bundle: id(at("key_bundle"), &changed.key_bundle)?,
+            wraps: id(at("wraps"), &changed.wraps)?,
+        }),
+        WireContent::Unchanged(signature) => {
+            Content::Unchanged { signature: array(at("signature"), &signature)? }
+        }
+    };
+    let proofs = wire.proofs.into_iter().map(|proof| WireProof::get(at("proofs"), proof));
+    Ok(CommitPoint {
+        cluster: id(at("cluster"), &wire.cluster)?,
+        epoch: Epoch::new(wire.epoch),
+        lease: id_or_none(at("lease"), &wire.lease)?,
+        sequence: Sequence::new(wire.sequence),
+        parent_manifest: id(at("parent_manifest"), &wire.parent_manifest)?,
+        taken: LogTime::from_millis(wire.taken_ms),
+        content,
+        proofs: proofs.collect::<Result<_, _>>()?,
+        items: wire.items,
+        logical_bytes: wire.logical_bytes,
+    })
+}
+
+fn get_added(wire: WireAddedBundle) -> Result<AddedBundle, DecodeError> {
+    Ok(AddedBundle {
+        id: id(At(WHAT, "added.id"), &wire.id)?,
+        bytes: wire.bytes,
+        header: wire.header,
+        signature: array(At(WHAT, "added.signature"), &wire.signature)?,
+        holders: wire.holders.into_iter().map(NodeId::new).collect(),
+    })
+}

@@ -1,0 +1,219 @@
+//! The whole state as a stream of rows, for Raft snapshots.
+//!
+//! ```text
+//! state = "SRSTATE\0" version:u16 row* end
+//! row   = length:u32 message            integers little-endian
+//! ```
+//! What a point needs is not written but made again from what its parent needs, so that a snapshot
+//! grows with the changes and not with the points. Rows come in an order in which each one finds
+//! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use prost::Message;
+use proto_types::{BundleId, LogTime};
+
+use super::{DecodeError, STATE_MAGIC, STATE_VERSION, exact};
+use crate::rows::PointRow;
+use crate::state::State;
+use rows::{Row, WireEnd, WireRow};
+
+mod rows;
+
+/// The longest rows are sessions: 64 results of at most a few hundred bytes. A hundred times that.
+const ROW_BYTES_MAX: u32 = 4 << 20;
+const WHAT: &str = "state";
+
+pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
+    out.write_all(&STATE_MAGIC)?;
+    out.write_all(&STATE_VERSION.to_le_bytes())?;
+    let mut writer = RowWriter { out, buffer: Vec::new(), rows: 0 };
+    writer.row(rows::put_meta(state))?;
+    for cluster in state.clusters.values() {
+        writer.row(rows::put_cluster(cluster))?;
+    }
+    for (id, bundle) in &state.bundles {
+        writer.row(rows::put_bundle(id, bundle))?;
+    }
+    for point in state.points.values() {
+        writer.row(rows::put_point(point))?;
+    }
+    for (id, lease) in &state.uploads {
+        writer.row(rows::put_upload(id, lease))?;
+    }
+    for (id, lease) in &state.reads {
+        writer.row(rows::put_read(id, lease))?;
+    }
+    for (id, session) in &state.sessions {
+        writer.row(rows::put_session(id, session))?;
+    }
+    for (key, finding) in &state.findings {
+        writer.row(rows::put_finding(key, finding))?;
+    }
+    let rows = writer.rows;
+    writer.row(Row::End(WireEnd { rows }))
+}
+
+struct RowWriter<'a> {
+    out: &'a mut dyn Write,
+    buffer: Vec<u8>,
+    rows: u64,
+}
+
+impl RowWriter<'_> {
+    fn row(&mut self, row: Row) -> std::io::Result<()> {
+        self.buffer.clear();
+        WireRow { row: Some(row) }.encode_raw(&mut self.buffer);
+        let length = u32::try_from(self.buffer.len()).expect("rows are bounded by the limits");
+        self.out.write_all(&length.to_le_bytes())?;
+        self.out.write_all(&self.buffer)?;
+        self.rows += 1;
+        Ok(())
+    }
+}
+
+pub(super) fn read(input: &mut dyn Read) -> Result<State, DecodeError> {
+    let mut magic = [0; 8];
+    input.read_exact(&mut magic).map_err(DecodeError::Read)?;
+    if magic != STATE_MAGIC {
+        return Err(DecodeError::NotAState);
+    }
+    let mut version = [0; 2];
+    input.read_exact(&mut version).map_err(DecodeError::Read)?;
+    let found = u16::from_le_bytes(version);
+    if found != STATE_VERSION {
+        return Err(DecodeError::UnsupportedVersion { what: WHAT, found, newest: STATE_VERSION });
+    }
+    let mut state = State::new();
+    let mut found = 0;
+    let expected = loop {
+        match read_row(input)? {
+            Row::End(end) => break end.rows,
+            row => add(&mut state, row, found == 0)?,
+        }
+        found += 1;
+    };
+    if found != expected {
+        return Err(DecodeError::RowCount { found, expected });
+    }
+    check_heads(&state)?;
+    Ok(state)
+}
+
+fn read_row(input: &mut dyn Read) -> Result<Row, DecodeError> {
+    let mut length = [0; 4];
+    input.read_exact(&mut length).map_err(DecodeError::Read)?;
+    let length = u32::from_le_bytes(length);
+    if length > ROW_BYTES_MAX {
+        return Err(DecodeError::RowTooLong { bytes: length });
+    }
+    let mut bytes = vec![0; length as usize];
+    input.read_exact(&mut bytes).map_err(DecodeError::Read)?;
+    let row: WireRow = exact(WHAT, &bytes)?;
+    row.row.ok_or(DecodeError::Unknown { what: WHAT })
+}
+
+fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
+    if is_first != matches!(row, Row::Meta(_)) {
+        return Err(contradiction("the meta row is not the first"));
+    }
+    match row {
+        Row::Meta(meta) => {
+            state.time = LogTime::from_millis(meta.time_ms);
+            state.fleet = rows::get_fleet(meta)?.map(Arc::new);
+        }
+        Row::Cluster(row) => {
+            let cluster = rows::get_cluster(row)?;
+            once(&mut state.clusters, cluster.id, Arc::new(cluster))?;
+        }
+        Row::Bundle(row) => {
+            let (id, bundle) = rows::get_bundle(row)?;
+            once(&mut state.bundles, id, bundle)?;
+        }
+        Row::Point(row) => {
+            let point = with_needs(state, rows::get_point(row)?)?;
+            once(&mut state.points, (point.cluster, point.sequence), Arc::new(point))?;
+        }
+        Row::Upload(row) => {
+            let (id, mut lease) = rows::get_upload(row)?;
+            if lease.parent.get() != 0 {
+                let parent = state.point(&lease.cluster, lease.parent);
+                let parent = parent.ok_or_else(|| contradiction("an upload without its parent"))?;
+                lease.pinned = parent.needs.clone();
+            }
+            once(&mut state.uploads, id, lease)?;
+        }
+        Row::Read(row) => {
+            let (id, mut lease) = rows::get_read(row)?;
+            let point = state.point(&lease.cluster, lease.sequence);
+            let point = point.ok_or_else(|| contradiction("a read without its point"))?;
+            lease.pinned = point.needs.clone();
+            once(&mut state.reads, id, lease)?;
+        }
+        Row::Session(row) => {
+            let (id, session) = rows::get_session(row)?;
+            once(&mut state.sessions, id, session)?;
+        }
+        Row::Finding(row) => {
+            let (key, finding) = rows::get_finding(row)?;
+            once(&mut state.findings, key, Arc::new(finding))?;
+        }
+        // `read` stops there.
+        Row::End(_) => return Err(contradiction("a row after the last")),
+    }
+    Ok(())
+}
+
+fn contradiction(what: &'static str) -> DecodeError {
+    DecodeError::Contradiction { what }
+}
+
+fn once<K: Ord + Clone, V: Clone>(
+    map: &mut OrdMap<K, V>,
+    key: K,
+    value: V,
+) -> Result<(), DecodeError> {
+    match map.insert(key, value) {
+        None => Ok(()),
+        Some(_) => Err(contradiction("a row is there twice")),
+    }
+}
+
+/// Makes again what the point needs: what its parent needs, less the dropped, with the added.
+fn with_needs(state: &State, mut point: PointRow) -> Result<PointRow, DecodeError> {
+    let mut needs: OrdSet<BundleId> = if point.parent.get() == 0 {
+        OrdSet::new()
+    } else {
+        let parent = state.point(&point.cluster, point.parent);
+        parent.ok_or_else(|| contradiction("a point without its parent"))?.needs.clone()
+    };
+    for bundle in &point.dropped {
+        if needs.remove(bundle).is_none() {
+            return Err(contradiction("a point drops what its parent does not need"));
+        }
+    }
+    for bundle in &point.added {
+        if needs.insert(*bundle).is_some() || state.bundle(bundle).is_none() {
+            return Err(contradiction("a point adds a bundle that is not there"));
+        }
+    }
+    let roles = [Some(point.manifest), point.base, Some(point.key_bundle), Some(point.wraps)];
+    if !roles.iter().flatten().all(|bundle| needs.contains(bundle)) {
+        return Err(contradiction("a point lacks its manifest, base, key bundle or wraps"));
+    }
+    point.needs = needs;
+    Ok(point)
+}
+
+fn check_heads(state: &State) -> Result<(), DecodeError> {
+    for cluster in state.clusters.values() {
+        let newest = state.newest_point(&cluster.id).map(|point| (point.sequence, point.manifest));
+        let head = cluster.head.manifest.map(|manifest| (cluster.head.sequence, manifest));
+        if newest != head {
+            return Err(contradiction("a cluster's head is not its newest point"));
+        }
+    }
+    Ok(())
+}

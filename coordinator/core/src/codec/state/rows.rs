@@ -1,0 +1,487 @@
+//! The rows of an encoded state. Tags are never reused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use prost::{Message, Oneof};
+use proto_types::{BundleId, Epoch, LeaseId, LogIndex, LogTime, NodeId, Sequence, SessionId};
+
+use super::super::DecodeError;
+use super::super::outcome::{self, WireOutcome};
+use super::super::wire::{
+    At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, id, id_or_none, ids, kind,
+    present, put_ids, put_or_none, word,
+};
+use crate::rows::{
+    BundleFacts, BundleRow, Cluster, Finding, FindingKey, Fleet, Head, PointRow, ReadLease,
+    Session, UploadLease,
+};
+use crate::state::State;
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireRow {
+    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 15")]
+    pub(super) row: Option<Row>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(super) enum Row {
+    #[prost(message, tag = "1")]
+    Meta(WireMeta),
+    #[prost(message, tag = "2")]
+    Cluster(WireCluster),
+    #[prost(message, tag = "3")]
+    Bundle(WireBundle),
+    #[prost(message, tag = "4")]
+    Point(WirePoint),
+    #[prost(message, tag = "5")]
+    Upload(WireUpload),
+    #[prost(message, tag = "6")]
+    Read(WireRead),
+    #[prost(message, tag = "7")]
+    Session(WireSession),
+    #[prost(message, tag = "8")]
+    Finding(WireFinding),
+    #[prost(message, tag = "15")]
+    End(WireEnd),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireEnd {
+    /// Rows before this one.
+    #[prost(uint64, tag = "1")]
+    pub(super) rows: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireMeta {
+    #[prost(uint64, tag = "1")]
+    pub(super) time_ms: u64,
+    #[prost(message, optional, tag = "2")]
+    fleet: Option<WireFleet>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireFleet {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(uint64, tag = "3")]
+    created_ms: u64,
+    #[prost(message, optional, tag = "4")]
+    recovery: Option<WireRecovery>,
+}
+
+pub(super) fn put_meta(state: &State) -> Row {
+    let fleet = state.fleet().map(|fleet| WireFleet {
+        id: fleet.id.put(),
+        name: fleet.name.clone(),
+        created_ms: fleet.created.as_millis(),
+        recovery: Some(WireRecovery::put(&fleet.recovery)),
+    });
+    Row::Meta(WireMeta { time_ms: state.log_time().as_millis(), fleet })
+}
+
+pub(super) fn get_fleet(meta: WireMeta) -> Result<Option<Fleet>, DecodeError> {
+    let Some(wire) = meta.fleet else { return Ok(None) };
+    Ok(Some(Fleet {
+        id: id(At("fleet row", "id"), &wire.id)?,
+        name: wire.name,
+        created: LogTime::from_millis(wire.created_ms),
+        recovery: WireRecovery::get(At("fleet row", "recovery"), wire.recovery)?,
+    }))
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireCluster {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(bytes = "vec", tag = "3")]
+    signing_key: Vec<u8>,
+    #[prost(btree_map = "string, string", tag = "4")]
+    labels: BTreeMap<String, String>,
+    #[prost(string, optional, tag = "5")]
+    kube_system_uid: Option<String>,
+    #[prost(uint64, tag = "6")]
+    registered_ms: u64,
+    #[prost(uint64, tag = "7")]
+    epoch: u64,
+    #[prost(bytes = "vec", tag = "8")]
+    instance: Vec<u8>,
+    #[prost(uint64, tag = "9")]
+    head_sequence: u64,
+    #[prost(bytes = "vec", tag = "10")]
+    head_manifest: Vec<u8>,
+    #[prost(uint32, tag = "11")]
+    lineage: u32,
+}
+
+pub(super) fn put_cluster(cluster: &Cluster) -> Row {
+    Row::Cluster(WireCluster {
+        id: cluster.id.put(),
+        name: cluster.name.clone(),
+        signing_key: cluster.signing_key.put(),
+        labels: cluster.labels.clone(),
+        kube_system_uid: cluster.kube_system_uid.clone(),
+        registered_ms: cluster.registered.as_millis(),
+        epoch: cluster.epoch.get(),
+        instance: put_or_none(cluster.instance.as_ref()),
+        head_sequence: cluster.head.sequence.get(),
+        head_manifest: put_or_none(cluster.head.manifest.as_ref()),
+        lineage: cluster.lineage,
+    })
+}
+
+pub(super) fn get_cluster(wire: WireCluster) -> Result<Cluster, DecodeError> {
+    let at = |field| At("cluster row", field);
+    Ok(Cluster {
+        id: id(at("id"), &wire.id)?,
+        name: wire.name,
+        signing_key: id(at("signing_key"), &wire.signing_key)?,
+        labels: wire.labels,
+        kube_system_uid: wire.kube_system_uid,
+        registered: LogTime::from_millis(wire.registered_ms),
+        epoch: Epoch::new(wire.epoch),
+        instance: id_or_none(at("instance"), &wire.instance)?,
+        head: Head {
+            sequence: Sequence::new(wire.head_sequence),
+            manifest: id_or_none(at("head_manifest"), &wire.head_manifest)?,
+        },
+        lineage: wire.lineage,
+    })
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireBundle {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    cluster: Vec<u8>,
+    /// As in the file's header.
+    #[prost(uint32, tag = "3")]
+    kind: u32,
+    #[prost(uint64, tag = "4")]
+    bytes: u64,
+    /// DEK ids, one after the other.
+    #[prost(bytes = "vec", tag = "5")]
+    dek_ids: Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    predecessor: Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    base: Vec<u8>,
+    #[prost(uint64, repeated, tag = "8")]
+    holders: Vec<u64>,
+    #[prost(uint64, tag = "9")]
+    points: u64,
+}
+
+pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
+    Row::Bundle(WireBundle {
+        id: id.put(),
+        cluster: row.facts.cluster.put(),
+        kind: u32::from(row.facts.kind.to_byte()),
+        bytes: row.facts.bytes,
+        dek_ids: put_ids(&row.facts.dek_ids),
+        predecessor: put_or_none(row.facts.predecessor.as_ref()),
+        base: put_or_none(row.facts.base.as_ref()),
+        holders: row.holders.iter().map(|node| node.get()).collect(),
+        points: row.points,
+    })
+}
+
+pub(super) fn get_bundle(wire: WireBundle) -> Result<(BundleId, BundleRow), DecodeError> {
+    let at = |field| At("bundle row", field);
+    let facts = BundleFacts {
+        cluster: id(at("cluster"), &wire.cluster)?,
+        kind: kind(at("kind"), wire.kind)?,
+        bytes: wire.bytes,
+        dek_ids: ids(at("dek_ids"), &wire.dek_ids)?,
+        predecessor: id_or_none(at("predecessor"), &wire.predecessor)?,
+        base: id_or_none(at("base"), &wire.base)?,
+    };
+    let row = BundleRow {
+        facts: Arc::new(facts),
+        holders: wire.holders.into_iter().map(NodeId::new).collect(),
+        points: wire.points,
+    };
+    Ok((id(at("id"), &wire.id)?, row))
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WirePoint {
+    #[prost(bytes = "vec", tag = "1")]
+    cluster: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    sequence: u64,
+    #[prost(uint64, tag = "3")]
+    parent: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    manifest: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    base: Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    key_bundle: Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    wraps: Vec<u8>,
+    /// Bundle ids, one after the other.
+    #[prost(bytes = "vec", tag = "8")]
+    added: Vec<u8>,
+    /// Bundle ids, one after the other.
+    #[prost(bytes = "vec", tag = "9")]
+    dropped: Vec<u8>,
+    #[prost(uint64, tag = "10")]
+    committed_ms: u64,
+    #[prost(uint64, tag = "11")]
+    index: u64,
+    #[prost(uint64, tag = "12")]
+    taken_ms: u64,
+    #[prost(uint64, tag = "13")]
+    epoch: u64,
+    #[prost(bytes = "vec", tag = "14")]
+    lease: Vec<u8>,
+    #[prost(message, repeated, tag = "15")]
+    proofs: Vec<WireProof>,
+    #[prost(uint64, tag = "16")]
+    items: u64,
+    #[prost(uint64, tag = "17")]
+    logical_bytes: u64,
+    #[prost(uint64, tag = "18")]
+    stored_bytes_added: u64,
+    #[prost(bool, tag = "19")]
+    is_statement: bool,
+}
+
+pub(super) fn put_point(point: &PointRow) -> Row {
+    Row::Point(WirePoint {
+        cluster: point.cluster.put(),
+        sequence: point.sequence.get(),
+        parent: point.parent.get(),
+        manifest: point.manifest.put(),
+        base: put_or_none(point.base.as_ref()),
+        key_bundle: point.key_bundle.put(),
+        wraps: point.wraps.put(),
+        added: put_ids(&point.added),
+        dropped: put_ids(&point.dropped),
+        committed_ms: point.committed.as_millis(),
+        index: point.index.get(),
+        taken_ms: point.taken.as_millis(),
+        epoch: point.epoch.get(),
+        lease: put_or_none(point.lease.as_ref()),
+        proofs: point.proofs.iter().map(WireProof::put).collect(),
+        items: point.items,
+        logical_bytes: point.logical_bytes,
+        stored_bytes_added: point.stored_bytes_added,
+        is_statement: point.is_statement,
+    })
+}
+
+/// The point without what it needs, which the caller makes from its parent.
+pub(super) fn get_point(wire: WirePoint) -> Result<PointRow, DecodeError> {
+    let at = |field| At("point row", field);
+    let proofs = wire.proofs.into_iter().map(|proof| WireProof::get(at("proofs"), proof));
+    Ok(PointRow {
+        cluster: id(at("cluster"), &wire.cluster)?,
+        sequence: Sequence::new(wire.sequence),
+        parent: Sequence::new(wire.parent),
+        manifest: id(at("manifest"), &wire.manifest)?,
+        base: id_or_none(at("base"), &wire.base)?,
+        key_bundle: id(at("key_bundle"), &wire.key_bundle)?,
+        wraps: id(at("wraps"), &wire.wraps)?,
+        added: ids(at("added"), &wire.added)?,
+        dropped: ids(at("dropped"), &wire.dropped)?,
+        needs: OrdSet::new(),
+        committed: LogTime::from_millis(wire.committed_ms),
+        index: LogIndex::new(wire.index),
+        taken: LogTime::from_millis(wire.taken_ms),
+        epoch: Epoch::new(wire.epoch),
+        lease: id_or_none(at("lease"), &wire.lease)?,
+        proofs: proofs.collect::<Result<_, _>>()?,
+        items: wire.items,
+        logical_bytes: wire.logical_bytes,
+        stored_bytes_added: wire.stored_bytes_added,
+        is_statement: wire.is_statement,
+    })
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireUpload {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    cluster: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    epoch: u64,
+    #[prost(uint64, tag = "4")]
+    parent: u64,
+    #[prost(uint64, tag = "5")]
+    index: u64,
+    #[prost(uint64, tag = "6")]
+    ttl_ms: u64,
+    #[prost(uint64, tag = "7")]
+    expires_ms: u64,
+}
+
+pub(super) fn put_upload(id: &LeaseId, lease: &UploadLease) -> Row {
+    Row::Upload(WireUpload {
+        id: id.put(),
+        cluster: lease.cluster.put(),
+        epoch: lease.epoch.get(),
+        parent: lease.parent.get(),
+        index: lease.index.get(),
+        ttl_ms: lease.ttl_ms,
+        expires_ms: lease.expires.as_millis(),
+    })
+}
+
+/// The lease without its pins, which are what its parent needs.
+pub(super) fn get_upload(wire: WireUpload) -> Result<(LeaseId, UploadLease), DecodeError> {
+    let at = |field| At("upload row", field);
+    let lease = UploadLease {
+        cluster: id(at("cluster"), &wire.cluster)?,
+        epoch: Epoch::new(wire.epoch),
+        parent: Sequence::new(wire.parent),
+        index: LogIndex::new(wire.index),
+        ttl_ms: wire.ttl_ms,
+        expires: LogTime::from_millis(wire.expires_ms),
+        pinned: OrdSet::new(),
+    };
+    Ok((id(at("id"), &wire.id)?, lease))
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireRead {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    cluster: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    sequence: u64,
+    #[prost(uint32, tag = "4")]
+    purpose: u32,
+    #[prost(uint64, tag = "5")]
+    index: u64,
+    #[prost(uint64, tag = "6")]
+    ttl_ms: u64,
+    #[prost(uint64, tag = "7")]
+    expires_ms: u64,
+}
+
+pub(super) fn put_read(id: &LeaseId, lease: &ReadLease) -> Row {
+    Row::Read(WireRead {
+        id: id.put(),
+        cluster: lease.cluster.put(),
+        sequence: lease.sequence.get(),
+        purpose: lease.purpose.number(),
+        index: lease.index.get(),
+        ttl_ms: lease.ttl_ms,
+        expires_ms: lease.expires.as_millis(),
+    })
+}
+
+/// The lease without its pins, which are what its point needs.
+pub(super) fn get_read(wire: WireRead) -> Result<(LeaseId, ReadLease), DecodeError> {
+    let at = |field| At("read row", field);
+    let lease = ReadLease {
+        cluster: id(at("cluster"), &wire.cluster)?,
+        sequence: Sequence::new(wire.sequence),
+        purpose: word(at("purpose"), wire.purpose)?,
+        index: LogIndex::new(wire.index),
+        ttl_ms: wire.ttl_ms,
+        expires: LogTime::from_millis(wire.expires_ms),
+        pinned: OrdSet::new(),
+    };
+    Ok((id(at("id"), &wire.id)?, lease))
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireSession {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    last_used_ms: u64,
+    #[prost(uint64, tag = "3")]
+    forgotten: u64,
+    #[prost(message, repeated, tag = "4")]
+    results: Vec<WireResult>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireResult {
+    #[prost(uint64, tag = "1")]
+    number: u64,
+    #[prost(message, optional, tag = "2")]
+    outcome: Option<WireOutcome>,
+}
+
+pub(super) fn put_session(id: &SessionId, session: &Session) -> Row {
+    let result = |(number, outcome): (&u64, &crate::outcome::Outcome)| WireResult {
+        number: *number,
+        outcome: Some(outcome::to_wire(outcome)),
+    };
+    Row::Session(WireSession {
+        id: id.put(),
+        last_used_ms: session.last_used.as_millis(),
+        forgotten: session.forgotten,
+        results: session.results.iter().map(result).collect(),
+    })
+}
+
+pub(super) fn get_session(wire: WireSession) -> Result<(SessionId, Session), DecodeError> {
+    let at = |field| At("session row", field);
+    let mut results = OrdMap::new();
+    for result in wire.results {
+        let outcome = outcome::from_wire(present(at("outcome"), result.outcome)?)?;
+        if results.insert(result.number, outcome).is_some() {
+            return Err(at("number").invalid());
+        }
+    }
+    let session = Session {
+        last_used: LogTime::from_millis(wire.last_used_ms),
+        forgotten: wire.forgotten,
+        results,
+    };
+    Ok((id(at("id"), &wire.id)?, session))
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireFinding {
+    #[prost(message, optional, tag = "1")]
+    key: Option<WireFindingKey>,
+    #[prost(uint32, tag = "2")]
+    severity: u32,
+    #[prost(uint64, tag = "3")]
+    since_ms: u64,
+    #[prost(uint64, tag = "4")]
+    last_seen_ms: u64,
+    #[prost(string, tag = "5")]
+    message: String,
+    #[prost(string, tag = "6")]
+    remedy: String,
+}
+
+pub(super) fn put_finding(key: &FindingKey, finding: &Finding) -> Row {
+    Row::Finding(WireFinding {
+        key: Some(WireFindingKey::put(key)),
+        severity: finding.severity.number(),
+        since_ms: finding.since.as_millis(),
+        last_seen_ms: finding.last_seen.as_millis(),
+        message: finding.message.clone(),
+        remedy: finding.remedy.clone(),
+    })
+}
+
+pub(super) fn get_finding(wire: WireFinding) -> Result<(FindingKey, Finding), DecodeError> {
+    let at = |field| At("finding row", field);
+    let finding = Finding {
+        severity: word(at("severity"), wire.severity)?,
+        since: LogTime::from_millis(wire.since_ms),
+        last_seen: LogTime::from_millis(wire.last_seen_ms),
+        message: wire.message,
+        remedy: wire.remedy,
+    };
+    Ok((WireFindingKey::get(at("key"), wire.key)?, finding))
+}
