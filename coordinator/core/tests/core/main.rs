@@ -1,0 +1,15 @@
+//! Tests of the replicated state through its one door, `apply`. Each invariant has a function of
+//! its own, named after it, that fails when the check is taken out of the product.
+
+mod clusters;
+mod codec;
+mod commit;
+mod commit_headers;
+mod findings;
+mod fixtures;
+mod leases;
+mod random;
+mod replicas;
+mod scenario;
+mod sessions;
+mod status;
