@@ -4,9 +4,14 @@
 
 mod beneath;
 pub mod config;
+pub mod export;
+pub mod heads;
 pub mod home;
+pub mod opened;
 pub mod patterns;
+pub mod point_store;
 pub mod progress;
 pub mod sources;
 
 pub use home::init;
+pub use opened::{OpenedPoint, Opener};

@@ -1,0 +1,260 @@
+//! Where a recovery point's sealed bytes come from: the fleet, or an exported file with no fleet
+//! at all (invariant A1). A store hands out bytes and claims; whoever opens them believes only
+//! what signatures, hashes and keys prove.
+
+mod fleet;
+mod read;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use proto::ApiError;
+use proto::env::BoxFuture;
+use proto_types::{
+    BundleId, BundleKind, ClusterId, Code, Epoch, FleetId, LogTime, ParseIdError, Sequence,
+};
+use serde::{Deserialize, Serialize};
+
+pub use fleet::FleetPointStore;
+pub(crate) use read::{ChannelReader, RangeRead, coalesce, pump, read_all};
+
+use crate::export::ExportError;
+
+/// Which point of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PointSelector {
+    /// The newest.
+    Newest,
+    /// The newest committed at or before this time.
+    At(LogTime),
+    /// This one.
+    Sequence(Sequence),
+}
+
+/// What a source's part of a point proved, as the fleet or a file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofInfo {
+    /// The source's label.
+    pub source: String,
+    /// "proved", "unproved" or "failed".
+    pub state: String,
+    /// Why it is not proved.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// A bundle that a point needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleEntry {
+    /// Its id.
+    pub id: BundleId,
+    /// config, key, manifest or wraps.
+    pub kind: String,
+    /// Length of the file in bytes.
+    pub bytes: u64,
+}
+
+/// What is said of a point by who stores it. Everything in it is clear.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointInfo {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its name.
+    pub cluster_name: String,
+    /// The point's number.
+    pub sequence: Sequence,
+    /// Its manifest.
+    pub manifest: BundleId,
+    /// The full manifest that a delta is against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BundleId>,
+    /// The key bundle that opens it.
+    pub key_bundle: BundleId,
+    /// The wraps of that key bundle.
+    pub wraps: BundleId,
+    /// When it was committed, log time in milliseconds.
+    pub committed_ms: LogTime,
+    /// When the agent looked, its clock in milliseconds.
+    pub taken_ms: LogTime,
+    /// The agent's epoch.
+    pub epoch: Epoch,
+    /// The lineage of keys.
+    pub lineage: u32,
+    /// Number of items.
+    pub items: u64,
+    /// Sum of their sizes.
+    pub logical_bytes: u64,
+    /// Sealed bytes that this point added.
+    pub added_bytes: u64,
+    /// Whether it equals its predecessor and has no manifest of its own.
+    pub unchanged: bool,
+    /// What was proved.
+    pub proofs: Vec<ProofInfo>,
+    /// All bundles it needs.
+    pub bundles: Vec<BundleEntry>,
+}
+
+impl PointInfo {
+    /// The entry of one bundle.
+    ///
+    /// # Errors
+    /// [`StoreError::NotListed`] when the point does not list it.
+    pub fn bundle(&self, id: BundleId) -> Result<&BundleEntry, StoreError> {
+        self.bundles.iter().find(|entry| entry.id == id).ok_or(StoreError::NotListed(id))
+    }
+
+    /// Reads the fleet's answer.
+    ///
+    /// # Errors
+    /// When an id in it is not one.
+    pub fn from_wire(fleet: FleetId, point: proto::v1::Point) -> Result<Self, ParseIdError> {
+        let proofs = point.proofs.iter().map(ProofInfo::from_wire).collect();
+        let bundles = point
+            .bundles
+            .into_iter()
+            .map(|info| {
+                let id = BundleId::from_slice(&info.bundle_id)?;
+                Ok(BundleEntry { id, kind: info.kind, bytes: info.bytes })
+            })
+            .collect::<Result<_, _>>()?;
+        let base = if point.base_manifest_id.is_empty() {
+            None
+        } else {
+            Some(BundleId::from_slice(&point.base_manifest_id)?)
+        };
+        Ok(Self {
+            fleet,
+            cluster: ClusterId::from_slice(&point.cluster_id)?,
+            cluster_name: point.cluster_name,
+            sequence: Sequence::new(point.sequence),
+            manifest: BundleId::from_slice(&point.manifest_id)?,
+            base: base.filter(|id| !id.is_zero()),
+            key_bundle: BundleId::from_slice(&point.key_bundle_id)?,
+            wraps: BundleId::from_slice(&point.wraps_id)?,
+            committed_ms: LogTime::from_millis(point.committed_ms),
+            taken_ms: LogTime::from_millis(point.taken_ms),
+            epoch: Epoch::new(point.epoch),
+            lineage: point.lineage,
+            items: point.items,
+            logical_bytes: point.logical_bytes,
+            added_bytes: point.added_bytes,
+            unchanged: point.unchanged,
+            proofs,
+            bundles,
+        })
+    }
+}
+
+impl ProofInfo {
+    fn from_wire(proof: &proto::v1::SourceProof) -> Self {
+        use proto::v1::ProofState;
+        let state = match proof.state() {
+            ProofState::Proved => "proved",
+            ProofState::Unproved | ProofState::Unspecified => "unproved",
+            ProofState::Failed => "failed",
+        };
+        Self { source: proof.source.clone(), state: state.to_owned(), reason: proof.reason.clone() }
+    }
+}
+
+/// Why a store could not hand out bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The fleet did not answer, or refused.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The fleet's answer makes no sense.
+    #[error("the fleet answered with something that is no id: {0}")]
+    Answer(#[from] ParseIdError),
+    /// The point does not list the bundle.
+    #[error("bundle {0} is needed, but the point does not list it")]
+    NotListed(BundleId),
+    /// Another number of bytes than was asked for.
+    #[error("bundle {id} ended after {found} bytes where {expected} were expected")]
+    Length {
+        /// The bundle.
+        id: BundleId,
+        /// Bytes asked for.
+        expected: u64,
+        /// Bytes that came.
+        found: u64,
+    },
+    /// Larger than anything of its kind that this program would hold in memory.
+    #[error("the {kind} bundle {id} is {bytes} bytes, more than this program takes: {limit}")]
+    TooLarge {
+        /// The bundle.
+        id: BundleId,
+        /// Its kind.
+        kind: &'static str,
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The exported file.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+impl StoreError {
+    /// The stable code of this error.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Api(error) => error.code(),
+            Self::Answer(_) => Code::Internal,
+            Self::NotListed(_) => Code::BundleNotFound,
+            Self::Length { .. } => Code::Damaged,
+            Self::TooLarge { .. } => Code::TooLarge,
+            Self::Export(error) => error.code(),
+        }
+    }
+}
+
+/// One recovery point, wherever it is stored.
+pub trait PointStore: Send + Sync + 'static {
+    /// What is said of the point.
+    fn point(&self) -> &PointInfo;
+
+    /// Whether the store says that no newer point exists.
+    fn offered_as_newest(&self) -> bool;
+
+    /// Streams `length` bytes of a bundle from `offset` on; 0: to its end.
+    fn read(
+        &self,
+        bundle: BundleId,
+        offset: u64,
+        length: u64,
+    ) -> BoxStream<'_, Result<Bytes, StoreError>>;
+
+    /// Says that bytes of this bundle were damaged, so that another copy is read next time, and
+    /// the damaged one is repaired where that is possible.
+    fn suspect(&self, bundle: BundleId) -> BoxFuture<'_, ()>;
+
+    /// Says that reading is over.
+    fn end(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A store that many may hold.
+pub type SharedStore = Arc<dyn PointStore>;
+
+/// Longest manifest, key bundle or wraps file that is held in memory: some million items.
+const MEMORY_BYTES_MAX: u64 = 512 << 20;
+
+/// Reads a small bundle whole.
+pub(crate) async fn read_small(
+    store: &dyn PointStore,
+    id: BundleId,
+    kind: BundleKind,
+) -> Result<Vec<u8>, StoreError> {
+    let bytes = store.point().bundle(id)?.bytes;
+    if bytes > MEMORY_BYTES_MAX {
+        let limit = MEMORY_BYTES_MAX;
+        return Err(StoreError::TooLarge { id, kind: kind.as_str(), bytes, limit });
+    }
+    read_all(store, id, 0, bytes).await
+}
