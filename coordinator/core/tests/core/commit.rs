@@ -472,8 +472,8 @@ fn commit_is_bounded() {
     draft.bundle('c').holders = (1..=17).collect();
     check(&world, draft.command(), Err(limit(Limit::Holders, 17, 16)));
     let (world, mut draft) = delta();
-    draft.dropped = (0..73).map(|n| bundle(&format!("x{n}"))).collect();
-    check(&world, draft.command(), Err(limit(Limit::Dropped, 73, 72)));
+    draft.dropped = (0..41).map(|n| bundle(&format!("x{n}"))).collect();
+    check(&world, draft.command(), Err(limit(Limit::Dropped, 41, 40)));
 }
 
 #[test]

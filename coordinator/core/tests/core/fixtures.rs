@@ -1,1 +1,329 @@
+//! Frozen bytes: what version 1 wrote, every later version must read. The files in
+//! `tests/fixtures/v1` are never changed; a new command, outcome or row adds a line.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use coordinator_core::{
+    AcquireEpoch, ClearFinding, Command, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
+    Field, FindingKey, HeaderField, HeaderProblem, Limit, Outcome, Proof, ProofState, RaiseFinding,
+    RecordHolders, Refusal, RenewLease, Request, Role, Scope, Severity, State, UploadEnd, codec,
+};
+use proto_types::{Epoch, LogIndex, LogTime, NodeId};
+
+use crate::scenario::{
+    Draft, FLEET, World, bundle, cluster, dek, init_fleet, instance, lease, open_read, open_upload,
+    proved, register, seq, session,
+};
+
+/// The lines `name: hex` of a file.
+fn frozen(file: &str) -> BTreeMap<String, Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1").join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    text.lines()
+        .map(|line| {
+            let (name, bytes) = line.split_once(": ").expect("a line is `name: hex`");
+            (name.to_owned(), hex::decode(bytes).expect("a line is `name: hex`"))
+        })
+        .collect()
+}
+
+/// Every sample has its frozen line, and is still written to the same bytes.
+fn check_frozen(file: &str, samples: &[(String, Vec<u8>)]) {
+    let frozen = frozen(file);
+    let missing: Vec<String> = samples
+        .iter()
+        .filter(|(name, _)| !frozen.contains_key(name))
+        .map(|(name, bytes)| format!("{name}: {}", hex::encode(bytes)))
+        .collect();
+    assert!(missing.is_empty(), "add to tests/fixtures/v1/{file}:\n{}", missing.join("\n"));
+    for (name, bytes) in samples {
+        assert!(frozen[name] == *bytes, "{file}: {name} is written to other bytes than before");
+    }
+    assert_eq!(frozen.len(), samples.len(), "{file} holds a line that no sample is for");
+}
+
+/// At least one request of every command, with and without a session.
+pub(crate) fn requests() -> Vec<(String, Request)> {
+    let mut world = World::with_first_point();
+    let upload = world.open(1);
+    let mut delta = Draft::delta(&world, 1, upload);
+    delta.dropped.push(bundle("w1"));
+    delta.commit.proofs = vec![
+        proved("directory"),
+        Proof {
+            source: "vault".to_owned(),
+            state: ProofState::Unproved { reason: "why".to_owned() },
+        },
+        Proof {
+            source: "consul".to_owned(),
+            state: ProofState::Failed { reason: "how".to_owned() },
+        },
+    ];
+    let mut statement = Draft::unchanged(&world, 1);
+    statement.commit.proofs.clear();
+    let key =
+        |scope| FindingKey { scope, kind: "key-missing".to_owned(), subject: "store".to_owned() };
+    let mut unlabelled = crate::scenario::register_cluster(2);
+    unlabelled.labels.clear();
+    unlabelled.kube_system_uid = None;
+    let commands = vec![
+        ("init_fleet", init_fleet()),
+        ("register_cluster", register(1)),
+        ("register_cluster-plain", Command::RegisterCluster(unlabelled)),
+        (
+            "acquire_epoch",
+            Command::AcquireEpoch(AcquireEpoch { cluster: cluster(1), instance: instance(4) }),
+        ),
+        ("open_upload", open_upload(1, Epoch::new(1), lease(9), seq(1))),
+        ("open_upload-first", open_upload(1, Epoch::new(1), lease(9), seq(0))),
+        ("renew_lease", Command::RenewLease(RenewLease { lease: lease(9) })),
+        (
+            "end_upload",
+            Command::EndUpload(EndUpload { lease: lease(9), reason: UploadEnd::Failed }),
+        ),
+        ("commit_point-changed", delta.command()),
+        ("commit_point-unchanged", statement.command()),
+        ("open_read_lease", open_read(1, lease(8), 1)),
+        ("end_read_lease", Command::EndReadLease(EndReadLease { lease: lease(8) })),
+        ("expire_leases", Command::ExpireLeases(ExpireLeases { leases: vec![lease(1), lease(2)] })),
+        ("expire_sessions", Command::ExpireSessions(ExpireSessions { sessions: vec![session(1)] })),
+        (
+            "record_holders",
+            Command::RecordHolders(RecordHolders {
+                node: NodeId::new(2),
+                present: vec![bundle("c1"), bundle("m1")],
+                absent: vec![bundle("k1")],
+            }),
+        ),
+        (
+            "raise_finding",
+            Command::RaiseFinding(RaiseFinding {
+                key: key(Scope::Cluster(cluster(1))),
+                severity: Severity::Critical,
+                message: "the key is gone".to_owned(),
+                remedy: "bring it back".to_owned(),
+            }),
+        ),
+        ("clear_finding", Command::ClearFinding(ClearFinding { key: key(Scope::Fleet) })),
+        (
+            "clear_finding-node",
+            Command::ClearFinding(ClearFinding { key: key(Scope::Node(NodeId::new(3))) }),
+        ),
+    ];
+    let numbered = commands.into_iter().zip(1_u64..);
+    numbered
+        .map(|((name, command), number)| {
+            let session = (number % 2 == 1).then(|| (session(5), number));
+            let time = LogTime::from_millis(1_700_000_000_000 + number);
+            (name.to_owned(), Request { session, time, command })
+        })
+        .collect()
+}
+
+/// Every outcome, with every refusal and every word in one.
+pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
+    let index = LogIndex::new(77);
+    let time = LogTime::from_millis(1_700_000_000_000);
+    let mut outcomes = vec![
+        ("fleet_ready".to_owned(), Outcome::FleetReady { fleet: FLEET }),
+        ("cluster_registered".to_owned(), Outcome::ClusterRegistered { cluster: cluster(1) }),
+        (
+            "epoch_acquired".to_owned(),
+            Outcome::EpochAcquired { cluster: cluster(1), epoch: Epoch::new(3) },
+        ),
+        (
+            "upload_opened".to_owned(),
+            Outcome::UploadOpened {
+                lease: lease(9),
+                index,
+                parent_manifest: bundle("m1"),
+                expires: time,
+            },
+        ),
+        ("read_opened".to_owned(), Outcome::ReadOpened { lease: lease(8), index, expires: time }),
+        ("lease_renewed".to_owned(), Outcome::LeaseRenewed { lease: lease(8), expires: time }),
+        ("lease_ended".to_owned(), Outcome::LeaseEnded { lease: lease(8), was_live: true }),
+        ("lease_ended-before".to_owned(), Outcome::LeaseEnded { lease: lease(8), was_live: false }),
+        (
+            "committed".to_owned(),
+            Outcome::Committed {
+                cluster: cluster(1),
+                sequence: seq(2),
+                manifest: bundle("m2"),
+                index,
+                time,
+            },
+        ),
+        ("expired".to_owned(), Outcome::Expired { ended: 2, skipped: 1 }),
+        ("holders_recorded".to_owned(), Outcome::HoldersRecorded { changed: 3, unknown: 4 }),
+        ("finding_raised".to_owned(), Outcome::FindingRaised { new: true }),
+        ("finding_cleared".to_owned(), Outcome::FindingCleared { existed: true }),
+    ];
+    let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
+    outcomes.extend(refusals().into_iter().map(refused));
+    outcomes
+}
+
+pub(crate) fn refusals() -> Vec<(String, Refusal)> {
+    let cluster = cluster(1);
+    let lease = lease(9);
+    let bundle = bundle("c1");
+    let sequence = seq(4);
+    let mut refusals: Vec<(String, Refusal)> = [
+        ("fleet_missing", Refusal::FleetMissing),
+        ("fleet_exists", Refusal::FleetExists { fleet: FLEET, name: "home".to_owned() }),
+        ("cluster_exists", Refusal::ClusterExists { cluster }),
+        ("cluster_name_taken", Refusal::ClusterNameTaken { name: "c1".to_owned(), cluster }),
+        ("kube_system_uid_taken", Refusal::KubeSystemUidTaken { uid: "u".to_owned(), cluster }),
+        ("cluster_unknown", Refusal::ClusterUnknown { cluster }),
+        ("point_unknown", Refusal::PointUnknown { cluster, sequence }),
+        (
+            "stale_epoch",
+            Refusal::StaleEpoch { cluster, offered: Epoch::new(1), current: Epoch::new(2) },
+        ),
+        ("stale_head", Refusal::StaleHead { cluster, offered: seq(2), head: sequence }),
+        ("parent_manifest_differs", Refusal::ParentManifestDiffers { cluster, head: sequence }),
+        ("lease_gone", Refusal::LeaseGone { lease }),
+        ("lease_exists", Refusal::LeaseExists { lease }),
+        ("lease_of_another", Refusal::LeaseOfAnother { lease }),
+        ("lease_required", Refusal::LeaseRequired),
+        ("session_expired", Refusal::SessionExpired { session: session(1), number: 5 }),
+        ("first_point_unchanged", Refusal::FirstPointUnchanged { cluster }),
+        ("bad_statement", Refusal::BadStatement { cluster, sequence }),
+        ("bundle_repeated", Refusal::BundleRepeated { bundle }),
+        ("dropped_unknown", Refusal::DroppedUnknown { bundle }),
+        ("surplus", Refusal::Surplus { bundle }),
+        ("keys_missing", Refusal::KeysMissing { key_bundle: bundle, missing: 2, first: dek(3) }),
+        ("bundle_not_durable", Refusal::BundleNotDurable { bundle, have: 1, need: 2 }),
+    ]
+    .into_iter()
+    .map(|(name, refusal)| (name.to_owned(), refusal))
+    .collect();
+    let mut word = |name: &str, words: Vec<(String, Refusal)>| {
+        for (at, refusal) in words {
+            refusals.push((format!("{name}-{at}"), refusal));
+        }
+    };
+    let named = |word: &dyn std::fmt::Debug| format!("{word:?}").to_lowercase();
+    let fields =
+        Field::ALL.iter().map(|field| (named(field), Refusal::InvalidField { field: *field }));
+    word("invalid_field", fields.collect());
+    let limits = Limit::ALL
+        .iter()
+        .map(|limit| (named(limit), Refusal::LimitReached { limit: *limit, have: 9, max: 8 }));
+    word("limit_reached", limits.collect());
+    let problems = HeaderProblem::ALL
+        .iter()
+        .map(|problem| (named(problem), Refusal::HeaderRefused { bundle, problem: *problem }));
+    word("header_refused", problems.collect());
+    let fields = HeaderField::ALL
+        .iter()
+        .map(|field| (named(field), Refusal::HeaderMismatch { bundle, field: *field }));
+    word("header_mismatch", fields.collect());
+    let roles = Role::ALL.iter().flat_map(|role| {
+        let role = *role;
+        [
+            (format!("{}-missing", named(&role)), Refusal::RoleMissing { role, bundle }),
+            (format!("{}-wrong", named(&role)), Refusal::RoleWrong { role, bundle }),
+        ]
+    });
+    word("role", roles.collect());
+    refusals
+}
+
+/// A small state with a row of every kind.
+pub(crate) fn state() -> State {
+    let mut world = World::with_first_point();
+    world.ok(register(2));
+    world.now_ms += 10;
+    world.commit_delta(1);
+    world.commit_delta(1);
+    world.commit_unchanged(1);
+    world.ok(open_upload(1, Epoch::new(1), lease(9), seq(4)));
+    world.open_read(1, lease(8), 2);
+    for (name, request) in requests() {
+        let is_about_rows = ["raise_finding", "record_holders", "open_read_lease"];
+        if is_about_rows.contains(&name.as_str()) {
+            world.apply(&Request { session: Some((session(5), 7)), ..request.clone() });
+            world.apply(&Request {
+                session: Some((session(6), request.time.as_millis() % 60)),
+                ..request
+            });
+        }
+    }
+    world.state
+}
+
+pub(crate) fn state_bytes(state: &State) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::write_state(state, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn frozen_requests_of_version_1_are_read_and_written() {
+    let samples = requests();
+    let encoded = samples.iter().map(|(name, r)| (name.clone(), codec::encode_request(r)));
+    check_frozen("requests.hex", &encoded.collect::<Vec<_>>());
+    let frozen = frozen("requests.hex");
+    for (name, request) in &samples {
+        assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
+    }
+    // Every command is among them: a new one does not compile here until it is counted.
+    let mut seen = [false; 14];
+    for (_, request) in &samples {
+        seen[match &request.command {
+            Command::InitFleet(_) => 0,
+            Command::RegisterCluster(_) => 1,
+            Command::AcquireEpoch(_) => 2,
+            Command::OpenUpload(_) => 3,
+            Command::RenewLease(_) => 4,
+            Command::EndUpload(_) => 5,
+            Command::CommitPoint(_) => 6,
+            Command::OpenReadLease(_) => 7,
+            Command::EndReadLease(_) => 8,
+            Command::ExpireLeases(_) => 9,
+            Command::ExpireSessions(_) => 10,
+            Command::RecordHolders(_) => 11,
+            Command::RaiseFinding(_) => 12,
+            Command::ClearFinding(_) => 13,
+        }] = true;
+    }
+    assert_eq!(seen, [true; 14]);
+}
+
+#[test]
+fn frozen_outcomes_of_version_1_are_read_and_written() {
+    let samples = outcomes();
+    let encoded = samples.iter().map(|(name, o)| (name.clone(), codec::encode_outcome(o)));
+    check_frozen("outcomes.hex", &encoded.collect::<Vec<_>>());
+    let frozen = frozen("outcomes.hex");
+    for (name, outcome) in &samples {
+        assert_eq!(&codec::decode_outcome(&frozen[name]).unwrap(), outcome, "{name}");
+    }
+    // Every outcome and refusal has its number, the second byte after version and tag.
+    let kinds: std::collections::BTreeSet<u8> =
+        samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=13).collect::<Vec<_>>());
+}
+
+#[test]
+fn frozen_state_of_version_1_is_read_and_written() {
+    let state = state();
+    check_frozen("state.hex", &[("state".to_owned(), state_bytes(&state))]);
+    let frozen = frozen("state.hex");
+    assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
+    assert!(state.uploads().count() > 0 && state.reads().count() > 0);
+    assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
+}
+
+#[test]
+fn refusals_say_what_to_do_with_a_stable_code() {
+    for (name, refusal) in refusals() {
+        let text = refusal.to_string();
+        assert!(text.contains([':', ',']), "{name}: no remedy in {text:?}");
+        assert!(text.starts_with(char::is_lowercase) && !text.ends_with('.'), "{name}: {text}");
+        assert_ne!(refusal.code(), proto_types::Code::Internal, "{name}");
+    }
+}
