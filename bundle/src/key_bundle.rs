@@ -83,6 +83,14 @@ pub struct KeyNeeds {
     pub secrets: BTreeSet<BlobId>,
 }
 
+impl KeyNeeds {
+    /// Adds the DEKs that a config bundle or manifest file names. Every file of the point counts,
+    /// those inherited from its parent and a delta's base included.
+    pub fn add_file(&mut self, header: &ClearHeader) {
+        self.deks.extend(&header.dek_ids);
+    }
+}
+
 /// Writes a key bundle under a fresh content key, which is returned to be wrapped by
 /// [`crate::seal_wraps`]. `predecessor` is the key bundle before, zero for the first.
 ///

@@ -438,8 +438,8 @@ impl Manifest {
         self.pieces().filter_map(Piece::config_blob).map(|(bundle, _)| bundle).collect()
     }
 
-    /// What the listed items need of the key bundle. The DEK of the manifest file itself, which
-    /// its header names, is needed besides.
+    /// What the listed items need of the key bundle. The DEKs of the manifest files themselves,
+    /// a delta's base included, are needed besides: see [`KeyNeeds::add_file`].
     #[must_use]
     pub fn key_needs(&self) -> KeyNeeds {
         let mut needs = KeyNeeds::default();

@@ -196,10 +196,10 @@ impl Scan {
         file_bytes: u64,
         expect: &Expect,
     ) -> Result<Verified, OpenError> {
-        // A short file's lead is still in the tail.
+        // Of a short file, some or all of the lead is still in the tail.
         let kind = match self.kind {
             Some(kind) => kind,
-            None => BundleKind::from_lead(tail)?,
+            None => BundleKind::from_lead(&[&self.field[..], tail].concat())?,
         };
         let signed = read_trailer(tail, file_bytes, kind)?;
         let origin = expect.check(&signed)?;

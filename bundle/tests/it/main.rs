@@ -1,0 +1,12 @@
+//! Tests of the sealed format through its public door: round trips, damage, mistaken identity,
+//! frozen bytes, and a reader written from `docs/formats.md` alone.
+
+mod damage;
+mod frozen;
+mod identity;
+mod key_bundle;
+mod keys;
+mod manifest;
+mod seal;
+mod stranger;
+mod world;
