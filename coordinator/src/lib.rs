@@ -1,1 +1,17 @@
-//! coordinator
+//! The coordinator: a member of the Raft fleet that keeps the state of every backup and its
+//! sealed bytes. It cannot open a bundle (the package does not know the crate that can).
+//!
+//! [`run`] is the whole program; `cli` calls it.
+
+mod auth;
+pub mod config;
+mod keeper;
+mod leader;
+mod opening;
+mod peers;
+mod raft;
+mod server;
+mod service;
+pub mod telemetry;
+
+pub use server::{RunError, run};

@@ -1,0 +1,138 @@
+//! Who calls, and what they may: a table of roles, read before any handler does anything.
+
+use proto::ApiError;
+use proto::identity::{Identity, Party, Role};
+use proto_types::{ClusterId, Code, FleetId, NodeId};
+use tonic::Request;
+
+/// The caller of a request, proved by its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller(Party);
+
+impl Caller {
+    /// Reads the caller from the connection's certificate.
+    pub(crate) fn of<T>(request: &Request<T>, fleet: FleetId) -> Result<Self, ApiError> {
+        let certificates = request.peer_certs().ok_or_else(|| {
+            ApiError::new(Code::Unauthenticated, "the connection has no client certificate")
+        })?;
+        let leaf = certificates.first().ok_or_else(|| {
+            ApiError::new(Code::Unauthenticated, "the client certificate chain is empty")
+        })?;
+        Self::from_identity(Identity::from_certificate(leaf)?, fleet)
+    }
+
+    fn from_identity(identity: Identity, fleet: FleetId) -> Result<Self, ApiError> {
+        if identity.fleet != fleet {
+            return Err(ApiError::new(
+                Code::WrongFleet,
+                format!(
+                    "the certificate is of fleet {}, this is fleet {}: use a certificate of this \
+                     fleet",
+                    identity.fleet.short(),
+                    fleet.short()
+                ),
+            ));
+        }
+        Ok(Self(identity.party))
+    }
+
+    fn refuse(&self, what: &str, needs: &str) -> ApiError {
+        ApiError::new(
+            Code::PermissionDenied,
+            format!("{} may not {what}: it takes {needs}", self.0),
+        )
+    }
+
+    /// Another coordinator.
+    pub(crate) fn coordinator(&self) -> Result<NodeId, ApiError> {
+        match &self.0 {
+            Party::Coordinator(node) => Ok(*node),
+            Party::Agent(_) | Party::Operator { .. } => {
+                Err(self.refuse("call this", "a coordinator's certificate"))
+            }
+        }
+    }
+
+    /// An agent; the cluster its certificate names.
+    pub(crate) fn agent(&self) -> Result<ClusterId, ApiError> {
+        match &self.0 {
+            Party::Agent(cluster) => Ok(*cluster),
+            Party::Coordinator(_) | Party::Operator { .. } => {
+                Err(self.refuse("back up", "an agent's certificate"))
+            }
+        }
+    }
+
+    /// An operator of at least this role.
+    pub(crate) fn operator(&self, what: &str, least: Role) -> Result<(), ApiError> {
+        match &self.0 {
+            Party::Operator { role, .. } if *role >= least => Ok(()),
+            Party::Operator { .. } | Party::Agent(_) | Party::Coordinator(_) => {
+                Err(self.refuse(what, &format!("the role {}", least.as_str())))
+            }
+        }
+    }
+
+    /// Whoever may read this cluster's sealed data: operators every one, an agent its own.
+    pub(crate) fn reader_of(&self, cluster: ClusterId) -> Result<(), ApiError> {
+        match &self.0 {
+            Party::Operator { .. } => Ok(()),
+            Party::Agent(own) if *own == cluster => Ok(()),
+            Party::Agent(_) | Party::Coordinator(_) => {
+                Err(self
+                    .refuse("read this cluster's data", "an operator or the cluster's own agent"))
+            }
+        }
+    }
+
+    /// The only cluster this caller may see, if it is restricted to one.
+    pub(crate) const fn restricted_to(&self) -> Option<ClusterId> {
+        match &self.0 {
+            Party::Agent(cluster) => Some(*cluster),
+            Party::Coordinator(_) | Party::Operator { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLEET: FleetId = FleetId::from_bytes([1; 16]);
+
+    fn caller(party: Party) -> Caller {
+        Caller::from_identity(Identity { fleet: FLEET, party }, FLEET).unwrap()
+    }
+
+    #[test]
+    fn another_fleet_is_refused() {
+        let identity = Identity { fleet: FLEET, party: Party::Coordinator(NodeId::new(1)) };
+        let error = Caller::from_identity(identity, FleetId::from_bytes([2; 16])).unwrap_err();
+        assert_eq!(error.code(), Code::WrongFleet);
+    }
+
+    #[test]
+    fn each_party_may_do_its_own_and_no_more() {
+        let own = ClusterId::from_bytes([7; 16]);
+        let other = ClusterId::from_bytes([8; 16]);
+        let node = caller(Party::Coordinator(NodeId::new(1)));
+        let agent = caller(Party::Agent(own));
+        let viewer = caller(Party::Operator { name: "v".into(), role: Role::Viewer });
+        let admin = caller(Party::Operator { name: "a".into(), role: Role::Admin });
+
+        assert!(node.coordinator().is_ok());
+        assert!(agent.coordinator().is_err());
+        assert!(admin.coordinator().is_err());
+        assert_eq!(agent.agent().unwrap(), own);
+        assert!(admin.agent().is_err());
+        assert!(node.agent().is_err());
+        assert!(admin.operator("register", Role::Admin).is_ok());
+        assert!(viewer.operator("register", Role::Admin).is_err());
+        assert!(agent.operator("look", Role::Viewer).is_err());
+        assert!(agent.reader_of(own).is_ok());
+        assert_eq!(agent.reader_of(other).unwrap_err().code(), Code::PermissionDenied);
+        assert!(viewer.reader_of(other).is_ok());
+        assert!(node.reader_of(own).is_err());
+        assert_eq!(agent.restricted_to(), Some(own));
+    }
+}

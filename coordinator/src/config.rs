@@ -1,0 +1,339 @@
+//! A coordinator's config file: read, checked whole, and refused with the place and the remedy.
+//! Relative paths are relative to the file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proto::tls::TlsFiles;
+use proto_types::{ByteCount, Code, FleetId, NodeId};
+use serde::Deserialize;
+
+/// What a coordinator is told when it starts.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its identity. Never reused, not even after the node is gone.
+    pub node_id: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Where everything it keeps is.
+    pub data_dir: PathBuf,
+    /// `host:port` for gRPC.
+    pub listen: String,
+    /// `host:port` for `/metrics`, plain HTTP; none if absent.
+    pub metrics_listen: Option<String>,
+    /// Its certificate.
+    pub tls: TlsFiles,
+    /// The fleet it belongs to.
+    pub fleet: FleetConfig,
+    /// The first voters; the same list in every first config.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Raft's timing.
+    pub raft: RaftConfig,
+    /// What it refuses.
+    pub limits: Limits,
+    /// How it checks its bundles.
+    pub scrub: ScrubConfig,
+}
+
+/// The fleet, as written down at its creation.
+#[derive(Debug, Clone)]
+pub struct FleetConfig {
+    /// Its identity.
+    pub id: FleetId,
+    /// Its name.
+    pub name: String,
+    /// Public half of the recovery key for HPKE.
+    pub recovery_hpke: [u8; 32],
+    /// Public half of the recovery key for signatures.
+    pub recovery_signing: [u8; 32],
+}
+
+/// Another coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// What people call it.
+    pub name: String,
+    /// `host:port` of its gRPC.
+    pub address: String,
+}
+
+/// Raft's timing, in milliseconds. Failover takes `election_timeout_max` plus the smallest of the
+/// survivors' random timeouts; the slowest fsync must fit into `heartbeat`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaftConfig {
+    /// Between two signs of life of the leader.
+    pub heartbeat_ms: u64,
+    /// Shortest wait before an election.
+    pub election_timeout_min_ms: u64,
+    /// Longest wait before an election, and the leader's lease.
+    pub election_timeout_max_ms: u64,
+    /// Log entries between two snapshots.
+    pub snapshot_every_entries: u64,
+    /// Log entries kept behind a snapshot for followers that lag.
+    pub snapshot_keep_entries: u64,
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 200,
+            election_timeout_min_ms: 600,
+            election_timeout_max_ms: 1200,
+            snapshot_every_entries: 5000,
+            snapshot_keep_entries: 1000,
+        }
+    }
+}
+
+/// What a coordinator refuses.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest gRPC message, in bytes.
+    pub request_bytes_max: usize,
+    /// Largest bundle, in bytes.
+    pub bundle_bytes_max: u64,
+    /// Bundles are refused when less than this would stay free on the disk, in bytes.
+    pub disk_reserve_bytes: u64,
+    /// Bundle streams taken at one time, of all clusters.
+    pub uploads_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: 4 << 20,
+            bundle_bytes_max: 64 << 30,
+            disk_reserve_bytes: 256 << 20,
+            uploads_max: 64,
+        }
+    }
+}
+
+/// How a coordinator checks its bundles.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScrubConfig {
+    /// Each bundle is read again at least this often, in hours.
+    pub interval_hours: u64,
+    /// Read rate, in bytes per second.
+    pub bytes_per_second: u64,
+}
+
+impl Default for ScrubConfig {
+    fn default() -> Self {
+        Self { interval_hours: 7 * 24, bytes_per_second: 32 << 20 }
+    }
+}
+
+/// Why a config file is refused: all problems, each with its remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("the config file {} is not valid:\n{}", path.display(), problems.join("\n"))]
+pub struct ConfigError {
+    path: PathBuf,
+    problems: Vec<String>,
+}
+
+impl ConfigError {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        Code::InvalidConfig
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    node_id: u64,
+    name: String,
+    data_dir: PathBuf,
+    listen: String,
+    metrics_listen: Option<String>,
+    tls: TlsFiles,
+    fleet: FleetFile,
+    members: Vec<MemberFile>,
+    #[serde(default)]
+    raft: RaftConfig,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    scrub: ScrubConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FleetFile {
+    id: String,
+    name: String,
+    recovery_hpke: String,
+    recovery_signing: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberFile {
+    id: u64,
+    name: String,
+    address: String,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no TOML, has unknown keys or values that make no sense.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+            path: path.to_owned(),
+            problems: vec![format!("cannot read it: {error}; give the path of a file")],
+        })?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, directory)
+            .map_err(|problems| ConfigError { path: path.to_owned(), problems })
+    }
+
+    /// Parses a file's text; relative paths are taken from `directory`.
+    ///
+    /// # Errors
+    /// All problems found, in words.
+    pub fn parse(text: &str, directory: &Path) -> Result<Self, Vec<String>> {
+        let file: File = toml::from_str(text).map_err(|error| vec![place(text, &error)])?;
+        let mut problems = Vec::new();
+        let mut hex32 = |key: &str, text: &str| {
+            let mut bytes = [0; 32];
+            if hex::decode_to_slice(text, &mut bytes).is_err() {
+                problems.push(format!(
+                    "fleet.{key}: expected 64 hexadecimal digits, as recovery.pub holds them"
+                ));
+            }
+            bytes
+        };
+        let recovery_hpke = hex32("recovery_hpke", &file.fleet.recovery_hpke);
+        let recovery_signing = hex32("recovery_signing", &file.fleet.recovery_signing);
+        let fleet_id = file.fleet.id.parse().unwrap_or_else(|error| {
+            problems.push(format!("fleet.id: {error}"));
+            FleetId::ZERO
+        });
+        check_members(&file, &mut problems);
+        check_raft(&file.raft, &mut problems);
+        if file.limits.request_bytes_max < (2 << 20) {
+            problems.push(
+                "limits.request_bytes_max: less than 2 MiB leaves no room for a 1 MiB piece of a \
+                 bundle; raise it"
+                    .to_owned(),
+            );
+        }
+        if file.scrub.bytes_per_second == 0 || file.scrub.interval_hours == 0 {
+            problems.push(
+                "scrub: interval_hours and bytes_per_second must be larger than 0".to_owned(),
+            );
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            node_id: NodeId::new(file.node_id),
+            name: file.name,
+            data_dir: directory.join(file.data_dir),
+            listen: file.listen,
+            metrics_listen: file.metrics_listen,
+            tls: file.tls.relative_to(directory),
+            fleet: FleetConfig {
+                id: fleet_id,
+                name: file.fleet.name,
+                recovery_hpke,
+                recovery_signing,
+            },
+            members: file
+                .members
+                .into_iter()
+                .map(|m| (NodeId::new(m.id), Member { name: m.name, address: m.address }))
+                .collect(),
+            raft: file.raft,
+            limits: file.limits,
+            scrub: file.scrub,
+        })
+    }
+}
+
+fn check_members(file: &File, problems: &mut Vec<String>) {
+    if file.node_id == 0 {
+        problems.push("node_id: must be larger than 0".to_owned());
+    }
+    let ids: std::collections::BTreeSet<u64> = file.members.iter().map(|m| m.id).collect();
+    if ids.len() != file.members.len() {
+        problems.push("members: an id stands twice; every coordinator has its own".to_owned());
+    }
+    if !ids.contains(&file.node_id) {
+        problems.push(format!(
+            "members: node_id {} is not among them; list every coordinator, this one too",
+            file.node_id
+        ));
+    }
+    if file.members.len().is_multiple_of(2) {
+        problems.push(format!(
+            "members: {} coordinators survive no more losses than {}; use an odd number",
+            file.members.len(),
+            file.members.len().saturating_sub(1)
+        ));
+    }
+}
+
+fn check_raft(raft: &RaftConfig, problems: &mut Vec<String>) {
+    if raft.heartbeat_ms == 0
+        || raft.heartbeat_ms * 2 > raft.election_timeout_min_ms
+        || raft.election_timeout_min_ms >= raft.election_timeout_max_ms
+    {
+        problems.push(format!(
+            "raft: heartbeat_ms {} must be at most half of election_timeout_min_ms {}, and that \
+             less than election_timeout_max_ms {}",
+            raft.heartbeat_ms, raft.election_timeout_min_ms, raft.election_timeout_max_ms
+        ));
+    }
+    if raft.snapshot_every_entries == 0 {
+        problems.push("raft.snapshot_every_entries: must be larger than 0".to_owned());
+    }
+}
+
+/// Line, key and remedy of a TOML error.
+fn place(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map(|span| {
+        let end = span.start.min(text.len());
+        text.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count() + 1
+    });
+    let message = error.message();
+    let remedy = if message.contains("unknown field") {
+        "; remove the key or correct its name"
+    } else if message.contains("missing field") {
+        "; add it"
+    } else {
+        ""
+    };
+    match line {
+        Some(line) => format!("line {line}: {message}{remedy}"),
+        None => format!("{message}{remedy}"),
+    }
+}
+
+impl RaftConfig {
+    /// Longest time to wait for a leader before a request is answered with `UNAVAILABLE`.
+    #[must_use]
+    pub const fn leader_patience(&self) -> Duration {
+        Duration::from_millis(self.election_timeout_max_ms * 4)
+    }
+}
+
+impl Limits {
+    /// The disk reserve.
+    #[must_use]
+    pub const fn disk_reserve(&self) -> ByteCount {
+        ByteCount::new(self.disk_reserve_bytes)
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

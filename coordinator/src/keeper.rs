@@ -1,0 +1,210 @@
+//! Keeps this node's bundles: takes them from agents and peers, claims them for uploads, reads,
+//! repairs, scrubs and removes them. Cannot open one.
+//!
+//! Claims and deletions are serialised by one gate (invariant B2): a bundle is acknowledged only
+//! while its upload lease is live in a state applied at least to the lease's index, and what an
+//! ended upload left behind is deleted only under the same gate.
+
+mod claim;
+mod read;
+mod receive;
+mod repair;
+mod scrub;
+mod sweep;
+mod upload;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::Stream;
+use proto::ApiError;
+use proto::env::Env;
+use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId, SignedHeader};
+use storage::bundles::BundleStore;
+use storage::ledger::Ledger;
+use tokio::sync::Notify;
+
+use crate::peers::Peers;
+use crate::raft::RaftNode;
+
+pub(crate) use sweep::keep_house;
+
+/// Sealed bytes as they arrive, at most 1 MiB a piece.
+pub(crate) type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
+
+/// A bundle on its way in, under an upload lease.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Upload {
+    /// The upload.
+    pub(crate) lease: LeaseId,
+    /// Where in the log the lease was opened.
+    pub(crate) lease_index: LogIndex,
+    /// The bundle's name.
+    pub(crate) bundle: BundleId,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// Where the stream begins: bytes before are on this node already.
+    pub(crate) offset: u64,
+}
+
+/// Everything this node does with bundles. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    this: NodeId,
+    store: Arc<dyn BundleStore>,
+    ledger: Arc<dyn Ledger>,
+    raft: RaftNode,
+    peers: Peers,
+    /// Serialises acknowledgement and deletion.
+    gate: tokio::sync::Mutex<()>,
+    /// Bundles being written now: nobody else writes or repairs them meanwhile.
+    receiving: Mutex<BTreeSet<BundleId>>,
+    /// When a bundle was last found whole, in elapsed milliseconds.
+    verified: Mutex<HashMap<BundleId, u64>>,
+    /// Wakes the housekeeping.
+    wake: Notify,
+}
+
+/// Marks a bundle as being written until dropped.
+struct Receiving {
+    inner: Arc<Inner>,
+    bundle: BundleId,
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        lock(&self.inner.receiving).remove(&self.bundle);
+    }
+}
+
+/// A poisoned lock only says that some thread panicked between two consistent states.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        env: Env,
+        this: NodeId,
+        store: Arc<dyn BundleStore>,
+        ledger: Arc<dyn Ledger>,
+        raft: RaftNode,
+        peers: Peers,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                env,
+                this,
+                store,
+                ledger,
+                raft,
+                peers,
+                gate: tokio::sync::Mutex::new(()),
+                receiving: Mutex::default(),
+                verified: Mutex::default(),
+                wake: Notify::new(),
+            }),
+        }
+    }
+
+    fn receiving(&self, bundle: BundleId) -> Result<Receiving, ApiError> {
+        if lock(&self.inner.receiving).insert(bundle) {
+            Ok(Receiving { inner: self.inner.clone(), bundle })
+        } else {
+            Err(ApiError::new(
+                Code::Busy,
+                format!(
+                    "bundle {} is being written to node {} already; ask again",
+                    bundle.short(),
+                    self.inner.this
+                ),
+            ))
+        }
+    }
+
+    /// Runs storage work on a blocking thread.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&Inner) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let inner = self.inner.clone();
+        self.inner
+            .env
+            .blocking(name, move || work(&inner))
+            .await
+            .map_err(|error| ApiError::new(Code::Internal, error.to_string()))?
+    }
+
+    /// Whether this node has the whole bundle on stable storage.
+    async fn holds(&self, bundle: BundleId) -> Result<bool, ApiError> {
+        self.blocking("look-up", move |inner| inner.store.contains(&bundle).map_err(store_error))
+            .await
+    }
+
+    /// The signed header of a bundle this node holds.
+    pub(crate) async fn header(&self, bundle: BundleId) -> Result<SignedHeader, ApiError> {
+        self.blocking("read-header", move |inner| inner.store.header(&bundle).map_err(store_error))
+            .await
+    }
+
+    /// How much of a bundle this node has: its length and true when it is complete.
+    pub(crate) async fn upload_offset(&self, bundle: BundleId) -> Result<(u64, bool), ApiError> {
+        self.blocking("read-offset", move |inner| {
+            if let Some(bytes) = inner.store.size(&bundle).map_err(store_error)? {
+                return Ok((bytes, true));
+            }
+            let partials = inner.store.partials().map_err(store_error)?;
+            let partial = partials.iter().find(|partial| partial.id == bundle);
+            Ok((partial.map_or(0, |partial| partial.bytes), false))
+        })
+        .await
+    }
+
+    /// Number and bytes of bundles here, and free bytes of the disk.
+    pub(crate) async fn usage(&self) -> Result<(u64, u64, u64), ApiError> {
+        self.blocking("read-usage", |inner| {
+            let bundles = inner.ledger.bundles().map_err(ledger_error)?;
+            let bytes = bundles.iter().map(|(_, row)| row.bytes).sum();
+            let space = inner.store.space().map_err(store_error)?;
+            Ok((bundles.len() as u64, bytes, space.free_bytes))
+        })
+        .await
+    }
+
+    /// Has the housekeeping look again soon.
+    pub(crate) fn wake(&self) {
+        self.inner.wake.notify_one();
+    }
+}
+
+/// What a storage error means to whoever asked over the network.
+fn store_error(error: storage::bundles::BundleError) -> ApiError {
+    ApiError::new(error.code(), chain(&error))
+}
+
+fn ledger_error(error: storage::ledger::LedgerError) -> ApiError {
+    ApiError::new(error.code(), chain(&error))
+}
+
+/// An error with all its causes in one sentence.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Per bundle the nodes that have it.
+pub(crate) type Holders = BTreeMap<BundleId, Vec<NodeId>>;

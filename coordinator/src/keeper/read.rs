@@ -1,0 +1,152 @@
+//! Streams bundles out: to clients, after this node has found its copy whole, and to peers.
+
+use bytes::Bytes;
+use proto::{ApiError, v1};
+use proto_types::{BundleId, Code};
+use storage::bundles::BundleError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{Keeper, lock, store_error};
+use crate::service::ReceiverStreamOf;
+use crate::telemetry;
+
+/// Bytes of one message.
+const PIECE_BYTES: usize = 1 << 20;
+/// Messages between disk and network.
+const PIECES_IN_FLIGHT: usize = 4;
+/// A copy found whole this long ago is served without being read twice. Short, so that rot is
+/// found by whoever reads next; a client that opens a blob finds the rest by itself.
+const VERIFIED_MS: u64 = 10_000;
+
+impl Keeper {
+    /// Streams a range of a bundle. A copy that is missing or damaged here is brought from a peer
+    /// first (invariant B3).
+    pub(crate) async fn read(
+        self,
+        bundle: BundleId,
+        offset: u64,
+        length: u64,
+    ) -> Result<ReceiverStreamOf<v1::ReadBundleResponse>, ApiError> {
+        let total = self.whole(bundle).await?;
+        if offset > total {
+            return Err(ApiError::new(
+                Code::InvalidArgument,
+                format!("offset {offset} is behind the bundle's end at {total}"),
+            ));
+        }
+        let end = match length {
+            0 => total,
+            length => offset.saturating_add(length).min(total),
+        };
+        Ok(self.stream(bundle, offset, end, move |data| v1::ReadBundleResponse {
+            data,
+            total_bytes: total,
+        }))
+    }
+
+    /// Streams this node's copy to a peer that repairs its own. The peer checks the digest; a
+    /// damaged copy is reported here, and not sent.
+    pub(crate) async fn send_copy(
+        self,
+        bundle: BundleId,
+    ) -> Result<ReceiverStreamOf<v1::FetchBundleResponse>, ApiError> {
+        if !self.holds(bundle).await? || !self.verify(bundle).await? {
+            self.wake();
+            return Err(ApiError::new(
+                Code::BundleNotFound,
+                format!("node {} has no good copy of {}", self.inner.this, bundle.short()),
+            ));
+        }
+        let total = self.length(bundle).await?;
+        Ok(self.stream(bundle, 0, total, move |data| v1::FetchBundleResponse {
+            data,
+            total_bytes: total,
+        }))
+    }
+
+    async fn length(&self, bundle: BundleId) -> Result<u64, ApiError> {
+        self.blocking("read-length", move |inner| {
+            inner
+                .store
+                .size(&bundle)
+                .and_then(|size| size.ok_or(BundleError::NotFound { id: bundle }))
+                .map_err(store_error)
+        })
+        .await
+    }
+
+    /// Makes sure that a whole copy is here, and gives its length.
+    async fn whole(&self, bundle: BundleId) -> Result<u64, ApiError> {
+        let now = self.inner.env.clock.elapsed_millis();
+        let fresh = lock(&self.inner.verified)
+            .get(&bundle)
+            .is_some_and(|at| now.saturating_sub(*at) < VERIFIED_MS);
+        let here = self.holds(bundle).await?;
+        if !(here && (fresh || self.verify(bundle).await?)) {
+            self.repair(bundle).await?;
+        }
+        self.length(bundle).await
+    }
+
+    /// Reads a bundle whole and compares its digest. A damaged one is set aside.
+    pub(super) async fn verify(&self, bundle: BundleId) -> Result<bool, ApiError> {
+        let damage = self
+            .blocking("verify-bundle", move |inner| match inner.store.verify(&bundle) {
+                Ok(()) => Ok(None),
+                Err(error) if error.code() == Code::Damaged => {
+                    inner.store.quarantine(&bundle).map_err(store_error)?;
+                    inner.ledger.remove_bundle(&bundle).map_err(super::ledger_error)?;
+                    Ok(Some(error.to_string()))
+                }
+                Err(error) => Err(store_error(error)),
+            })
+            .await?;
+        let mut verified = lock(&self.inner.verified);
+        match damage {
+            None => {
+                verified.insert(bundle, self.inner.env.clock.elapsed_millis());
+                Ok(true)
+            }
+            Some(error) => {
+                verified.remove(&bundle);
+                telemetry::damage_on_read(bundle, &error);
+                Ok(false)
+            }
+        }
+    }
+
+    fn stream<M: Send + 'static>(
+        &self,
+        bundle: BundleId,
+        offset: u64,
+        end: u64,
+        message: impl Fn(Bytes) -> M + Send + 'static,
+    ) -> ReceiverStreamOf<M> {
+        let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let store = self.inner.store.clone();
+        self.inner.env.spawn.blocking(
+            "read-bundle",
+            Box::new(move || {
+                let mut at = offset;
+                // An empty range still tells the length.
+                loop {
+                    let length =
+                        usize::try_from(end - at).map_or(PIECE_BYTES, |l| l.min(PIECE_BYTES));
+                    let piece = store.read_range(&bundle, at, length).map_err(store_error);
+                    let got = piece.as_ref().map_or(0, |p| p.len() as u64);
+                    let last = got == 0 || at + got >= end;
+                    telemetry::read_bytes(got);
+                    let item = piece.map(|p| message(Bytes::from(p))).map_err(Status::from);
+                    // A reader that has gone needs nothing more.
+                    if sender.blocking_send(item).is_err() || last {
+                        return;
+                    }
+                    at += got;
+                }
+            }),
+        );
+        ReceiverStream::new(receiver)
+    }
+}

@@ -1,0 +1,148 @@
+//! Brings a bundle that this node should have and has not, or not whole, from a peer.
+
+use bytes::Bytes;
+use coordinator_core::{Command, FindingKey, RaiseFinding, Scope, Severity};
+use futures::StreamExt;
+use proto::{ApiError, v1};
+use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId};
+
+use super::{Keeper, Upload};
+use crate::peers::Peer;
+use crate::service::core_request;
+use crate::telemetry;
+
+/// The finding for a bundle of which no good copy was reached.
+pub(super) const FINDING_DAMAGED: &str = "bundle-damaged";
+
+impl Keeper {
+    /// Brings one bundle from whichever peer has a good copy.
+    ///
+    /// # Errors
+    /// The last peer's, when none has.
+    pub(crate) async fn repair(&self, bundle: BundleId) -> Result<(), ApiError> {
+        let receiving = self.receiving(bundle)?;
+        let state = self.inner.raft.local().state;
+        let row = state.bundle(&bundle);
+        let bytes = row.map(|row| row.facts.bytes);
+        // Those that are known to have it first, then everybody else.
+        let mut peers: Vec<(NodeId, Peer)> = self.inner.peers.all().collect();
+        peers.sort_by_key(|(node, _)| !row.is_some_and(|row| row.holders.contains(node)));
+        let mut last = None;
+        for (node, peer) in peers {
+            match self.fetch(peer, bundle, bytes).await {
+                Ok(bytes) => {
+                    self.stored(bundle, bytes, "repair").await?;
+                    telemetry::repaired(bundle, node);
+                    drop(receiving);
+                    return Ok(());
+                }
+                Err(error) if error.code() == Code::NoSpace => return Err(error),
+                Err(error) => last = Some(error),
+            }
+        }
+        let error = last.unwrap_or_else(|| {
+            ApiError::new(Code::BundleNotFound, "there is no other coordinator to ask")
+        });
+        let error = ApiError::new(
+            Code::BundleNotFound,
+            format!("no coordinator has a good copy of bundle {}: {error}", bundle.short()),
+        );
+        telemetry::repair_failed(bundle, &error);
+        Err(error)
+    }
+
+    async fn fetch(
+        &self,
+        mut peer: Peer,
+        bundle: BundleId,
+        expected: Option<u64>,
+    ) -> Result<u64, ApiError> {
+        let message =
+            v1::FetchBundleRequest { bundle_id: Bytes::copy_from_slice(bundle.as_bytes()) };
+        let mut stream = peer.fetch_bundle(message).await?.into_inner();
+        let Some(first) = stream.message().await? else {
+            return Err(ApiError::new(Code::Damaged, "the peer sent an empty bundle"));
+        };
+        let bytes = first.total_bytes;
+        if expected.is_some_and(|expected| expected != bytes) {
+            return Err(ApiError::new(Code::Damaged, "the peer's copy has another length"));
+        }
+        let copy = self.begin_local(bundle, bytes, 0);
+        let mut next = Some(Ok(first));
+        while let Some(message) = next {
+            match message {
+                Ok(message) => {
+                    if !copy.write(message.data).await {
+                        break;
+                    }
+                }
+                Err(status) => {
+                    copy.abandon().await;
+                    return Err(ApiError::from(status));
+                }
+            }
+            next = stream.next().await;
+        }
+        copy.finish().await?;
+        Ok(bytes)
+    }
+
+    /// Makes sure that this node has a bundle of an upload that was taken by another.
+    pub(crate) async fn ensure_here(
+        &self,
+        bundle: BundleId,
+        lease: LeaseId,
+        index: LogIndex,
+    ) -> Result<(), ApiError> {
+        self.inner.raft.applied(index).await?;
+        if self.holds(bundle).await? {
+            return Ok(());
+        }
+        self.note_claim(Upload { lease, lease_index: index, bundle, bytes: 0, offset: 0 }).await?;
+        match self.repair(bundle).await {
+            // It is arriving this very moment.
+            Err(error) if error.code() == Code::Busy => Err(error),
+            Err(_) => Err(ApiError::new(
+                Code::BundleNotDurable,
+                format!(
+                    "the commit names bundle {}, which no coordinator has: upload it first",
+                    bundle.short()
+                ),
+            )),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Tells people that a bundle could not be repaired, or that it could at last.
+    pub(super) async fn report_damage(&self, bundle: BundleId, damaged: bool) {
+        let key = FindingKey {
+            scope: Scope::Node(self.inner.this),
+            kind: FINDING_DAMAGED.to_owned(),
+            subject: bundle.short(),
+        };
+        let stands = self.inner.raft.local().state.findings().any(|(k, _)| *k == key);
+        if stands == damaged {
+            return;
+        }
+        let command = if damaged {
+            Command::RaiseFinding(RaiseFinding {
+                key,
+                severity: Severity::Critical,
+                message: format!(
+                    "node {} has no good copy of bundle {}, and found none at the others",
+                    self.inner.this,
+                    bundle.short()
+                ),
+                remedy: "start the coordinators that are down; if it stays, restore the points \
+                         that need it from an export, or take a new full backup"
+                    .to_owned(),
+            })
+        } else {
+            Command::ClearFinding(coordinator_core::ClearFinding { key })
+        };
+        if let Err(error) = self.inner.raft.propose(core_request(None, command)).await {
+            // It is tried again with the next round.
+            tracing::warn!(%error, "could not record a finding");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What only the leader does by itself: creating the fleet's state in an empty log, and ending
+//! leases and sessions whose time is over. Every end is a log entry, decided again by `apply`.
+
+use std::time::Duration;
+
+use coordinator_core::{
+    Command, ExpireLeases, ExpireSessions, InitFleet, Outcome, RecoveryPublicKey, limits,
+};
+use proto::ApiError;
+use proto::env::Env;
+use proto_types::Code;
+
+use crate::config::Config;
+use crate::raft::RaftNode;
+use crate::service::core_request;
+use crate::telemetry;
+
+/// Between two looks at the leases: an expired one may live this much longer, which harms nobody.
+const ROUND: Duration = Duration::from_secs(2);
+
+/// Leads, as often as this node is the leader, until dropped.
+pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
+    let mut leader = None;
+    loop {
+        let status = raft.status();
+        if status.leader != leader {
+            leader = status.leader;
+            telemetry::leader_changed(leader, status.term);
+        }
+        telemetry::raft_status(&status);
+        if status.is_leader
+            && let Err(error) = round(config, env, raft).await
+        {
+            tracing::debug!(%error, "a leader's round is not complete; the next one follows");
+        }
+        tokio::time::sleep(if raft.local().state.fleet().is_none() { ROUND / 20 } else { ROUND })
+            .await;
+    }
+}
+
+async fn round(config: &Config, env: &Env, raft: &RaftNode) -> Result<(), ApiError> {
+    let state = raft.local().state;
+    if state.fleet().is_none() {
+        let fleet = &config.fleet;
+        let command = Command::InitFleet(InitFleet {
+            fleet: fleet.id,
+            name: fleet.name.clone(),
+            recovery: RecoveryPublicKey {
+                hpke: fleet.recovery_hpke,
+                signing: fleet.recovery_signing,
+            },
+        });
+        let (outcome, _) = raft.propose_here(core_request(None, command)).await?;
+        if let Outcome::Refused(refusal) = outcome {
+            return Err(ApiError::new(Code::InvalidConfig, refusal.to_string()));
+        }
+        return Ok(());
+    }
+    // The state's time is the largest any leader stamped; ours may lie behind it.
+    let now = env.clock.now().max(state.log_time());
+    let leases = state.leases_due(now);
+    if !leases.is_empty() {
+        let command = Command::ExpireLeases(ExpireLeases { leases });
+        raft.propose_here(core_request(None, command)).await?;
+    }
+    let mut sessions = state.sessions_due(now);
+    sessions.truncate(limits::EXPIRED_MAX);
+    if !sessions.is_empty() {
+        let command = Command::ExpireSessions(ExpireSessions { sessions });
+        raft.propose_here(core_request(None, command)).await?;
+    }
+    Ok(())
+}

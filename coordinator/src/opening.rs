@@ -1,0 +1,79 @@
+//! Opens what a coordinator keeps on disk, in the order in which one part proves the next: the
+//! directory, the log, the snapshots, the bundles, the ledger. Refuses in words what is damaged
+//! or of somebody else, and never starts empty where there was something.
+
+use std::sync::Arc;
+
+use proto::ApiError;
+use proto::env::Env;
+use proto_types::Code;
+use storage::bundles::{BundleOptions, BundleStore, FileBundleStore};
+use storage::disk::{Disk, RealDisk};
+use storage::home::{DataDir, HomeIdentity};
+use storage::ledger::{Ledger, SledLedger};
+use storage::log::LogOptions;
+use storage::raft_log::RaftLogStore;
+use storage::snapshots::SnapshotStore;
+use storage::spawn::Driver;
+
+use crate::config::Config;
+use crate::keeper::chain;
+
+/// The opened parts. Together they hold the directory's lock.
+pub(crate) struct Opened {
+    pub(crate) log: RaftLogStore,
+    pub(crate) snapshots: SnapshotStore,
+    pub(crate) bundles: Arc<dyn BundleStore>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+}
+
+fn refusal(code: Code, error: &dyn std::error::Error) -> ApiError {
+    ApiError::new(code, chain(error))
+}
+
+/// Opens all parts on a blocking thread.
+pub(crate) async fn open(config: &Config, env: &Env) -> Result<Opened, ApiError> {
+    let config = config.clone();
+    env.blocking("open-data", move || open_blocking(&config))
+        .await
+        .map_err(|error| ApiError::new(Code::Internal, error.to_string()))?
+}
+
+fn open_blocking(config: &Config) -> Result<Opened, ApiError> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let identity = HomeIdentity { fleet: config.fleet.id, node: config.node_id };
+    let home = DataDir::open_or_create(disk, &config.data_dir, identity)
+        .map_err(|error| refusal(error.code(), &error))?;
+    let log = RaftLogStore::open(&home, LogOptions::default(), Driver::threads())
+        .map_err(|error| refusal(error.code(), &error))?;
+    let (snapshots, damaged) =
+        SnapshotStore::open(&home, log.bounds()).map_err(|error| refusal(error.code(), &error))?;
+    for snapshot in damaged {
+        tracing::error!(
+            event = "snapshot_damaged",
+            path = %snapshot.path.display(),
+            error = chain(&snapshot.error),
+            "a snapshot file is damaged and was put aside; the log reaches back far enough"
+        );
+    }
+    let options = BundleOptions {
+        reserve_bytes: config.limits.disk_reserve_bytes,
+        ..BundleOptions::default()
+    };
+    let bundles =
+        FileBundleStore::open(&home, options).map_err(|error| refusal(error.code(), &error))?;
+    let held = bundles.list().map_err(|error| refusal(error.code(), &error))?;
+    let (ledger, opened) =
+        SledLedger::open(&home).map_err(|error| refusal(error.code(), &error))?;
+    let report = ledger.rebuild_from(&held).map_err(|error| refusal(error.code(), &error))?;
+    tracing::info!(
+        event = "opened",
+        data_dir = %config.data_dir.display(),
+        bundles = held.len(),
+        ledger = ?opened,
+        ledger_added = report.added,
+        ledger_removed = report.removed,
+        "data directory opened"
+    );
+    Ok(Opened { log, snapshots, bundles: Arc::new(bundles), ledger: Arc::new(ledger) })
+}

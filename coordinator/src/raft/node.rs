@@ -1,0 +1,407 @@
+//! The door to Raft for the rest of the coordinator: propose, read, watch. No openraft type
+//! passes through it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use coordinator_core::{Outcome, Request, State, codec};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::{Config as OpenraftConfig, Raft, ReadPolicy, SnapshotPolicy};
+use proto::env::Env;
+use proto::{ApiError, v1};
+use proto_types::{Code, FleetId, LogIndex, NodeId};
+use storage::raft_types::{Command as CommandBytes, Member as RaftMember, TypeConfig as C};
+use tokio::sync::watch;
+
+use super::network::Network;
+use super::snapshot_data::SnapshotData;
+use super::state_machine::StateMachine;
+use super::wire;
+use crate::config::{Config, RaftConfig};
+use crate::peers::Peers;
+use crate::telemetry;
+
+/// A consistent view of the replicated state: cheap to clone, never changes.
+#[derive(Clone)]
+pub(crate) struct Published {
+    /// The state after `applied`.
+    pub(crate) state: State,
+    /// The last entry applied.
+    pub(crate) applied: LogIndex,
+    /// The voters as of then.
+    pub(crate) voters: BTreeSet<NodeId>,
+}
+
+/// Where this node stands in the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RaftStatus {
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) is_leader: bool,
+    pub(crate) term: u64,
+    pub(crate) last_log_index: u64,
+    pub(crate) applied_index: u64,
+    pub(crate) voters: BTreeSet<NodeId>,
+    /// Why the node has stopped taking part, if it has.
+    pub(crate) stopped: Option<String>,
+}
+
+/// This node's part in Raft.
+#[derive(Clone)]
+pub(crate) struct RaftNode {
+    raft: Raft<C, StateMachine>,
+    env: Env,
+    this: NodeId,
+    peers: Peers,
+    published: watch::Receiver<Published>,
+    timing: RaftConfig,
+}
+
+impl RaftNode {
+    /// Starts Raft over an opened log and state machine.
+    ///
+    /// # Errors
+    /// When openraft refuses the settings, or storage cannot be read.
+    pub(crate) async fn start(
+        config: &Config,
+        env: Env,
+        peers: Peers,
+        log: storage::raft_log::RaftLogStore,
+        machine: StateMachine,
+    ) -> Result<Self, ApiError> {
+        let this = config.node_id;
+        let published = machine.subscribe();
+        let settings = settings(&config.raft, config.fleet.id)?;
+        let network = Network { env: env.clone(), this, peers: peers.clone() };
+        let raft = Raft::new(this.get(), Arc::new(settings), network, log, machine)
+            .await
+            .map_err(|error| stopped(&error.to_string()))?;
+        Ok(Self { raft, env, this, peers, published, timing: config.raft })
+    }
+
+    /// Makes the first membership, the same on every node of a new fleet. Does nothing where
+    /// there is one already.
+    pub(crate) async fn initialize(&self, config: &Config) -> Result<(), ApiError> {
+        let members: BTreeMap<u64, RaftMember> = config
+            .members
+            .iter()
+            .map(|(id, member)| {
+                let node =
+                    RaftMember { name: member.name.clone(), address: member.address.clone() };
+                (id.get(), node)
+            })
+            .collect();
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(stopped(&error.to_string())),
+        }
+    }
+
+    /// The state as this node last applied it, without asking anybody: for `stale` reads and for
+    /// the node's own housekeeping.
+    pub(crate) fn local(&self) -> Published {
+        self.published.borrow().clone()
+    }
+
+    /// Waits until this node has applied the log up to `index`.
+    pub(crate) async fn applied(&self, index: LogIndex) -> Result<Published, ApiError> {
+        let mut published = self.published.clone();
+        let waiting = published.wait_for(|p| p.applied >= index);
+        match tokio::time::timeout(self.timing.leader_patience(), waiting).await {
+            Ok(Ok(found)) => Ok(found.clone()),
+            Ok(Err(_)) => Err(stopped("the state machine has ended")),
+            Err(_) => Err(ApiError::new(
+                Code::Unavailable,
+                format!("node {} lags behind log index {index}; ask again", self.this),
+            )),
+        }
+    }
+
+    /// Changes as they are applied.
+    pub(crate) fn watch(&self) -> watch::Receiver<Published> {
+        self.published.clone()
+    }
+
+    /// Where this node stands.
+    pub(crate) fn status(&self) -> RaftStatus {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        RaftStatus {
+            leader: metrics.current_leader.map(NodeId::new),
+            is_leader: metrics.current_leader == Some(self.this.get()),
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: metrics.last_applied.map_or(0, |id| id.index()),
+            voters: metrics.membership_config.membership().voter_ids().map(NodeId::new).collect(),
+            stopped: metrics.running_state.err().map(|error| error.to_string()),
+        }
+    }
+
+    /// A linearizable view: of a moment after this call began, confirmed by a quorum.
+    pub(crate) async fn read(&self) -> Result<Published, ApiError> {
+        let index = self
+            .through_leader("read", |leader| async move {
+                match leader {
+                    Leader::This => self.read_index().await,
+                    Leader::Peer(mut peer) => {
+                        let reply = peer.get_read_index(v1::GetReadIndexRequest {}).await?;
+                        Ok(LogIndex::new(reply.into_inner().log_index))
+                    }
+                }
+            })
+            .await?;
+        self.applied(index).await
+    }
+
+    /// On the leader: the index a linearizable read must have applied.
+    pub(crate) async fn read_index(&self) -> Result<LogIndex, ApiError> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(LogIndex::new(linearizer.read_log_id().index())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
+                Err(not_leader(self.this))
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(
+                ApiError::new(Code::Unavailable, "the leader does not reach a majority; ask again"),
+            ),
+            Err(RaftError::Fatal(error)) => Err(stopped(&error.to_string())),
+        }
+    }
+
+    /// Has a request committed and applied, by this node or through the leader; answered with
+    /// its outcome and index. Repeats go on through a leader change, which is safe because a
+    /// request carries its session and number.
+    pub(crate) async fn propose(&self, request: Request) -> Result<(Outcome, LogIndex), ApiError> {
+        debug_assert!(request.session.is_some(), "only requests of a session may be repeated");
+        let bytes = Bytes::from(codec::encode_request(&request));
+        let request = &request;
+        let (outcome, index) = self
+            .through_leader("write", |leader| {
+                let bytes = bytes.clone();
+                async move {
+                    match leader {
+                        Leader::This => self.propose_here(request.clone()).await,
+                        Leader::Peer(mut peer) => {
+                            let call = v1::ProposeRequest { request: bytes };
+                            let reply = peer.propose(call).await?.into_inner();
+                            let outcome = codec::decode_outcome(&reply.outcome)
+                                .map_err(|error| internal(&error.to_string()))?;
+                            Ok((outcome, LogIndex::new(reply.log_index)))
+                        }
+                    }
+                }
+            })
+            .await?;
+        // The caller reads its own write on this node.
+        self.applied(index).await?;
+        Ok((outcome, index))
+    }
+
+    /// On the leader: stamps the time and commits. Refused by any other node.
+    pub(crate) async fn propose_here(
+        &self,
+        mut request: Request,
+    ) -> Result<(Outcome, LogIndex), ApiError> {
+        request.time = self.env.clock.now();
+        let command = CommandBytes::new(codec::encode_request(&request));
+        let limit = self.timing.leader_patience();
+        let written = match tokio::time::timeout(limit, self.raft.client_write(command)).await {
+            Ok(written) => written,
+            Err(_) => {
+                return Err(ApiError::new(
+                    Code::DeadlineExceeded,
+                    "the write was not committed in time; it may be yet",
+                ));
+            }
+        };
+        match written {
+            Ok(written) => {
+                let outcome = codec::decode_outcome(written.data.bytes())
+                    .map_err(|error| internal(&error.to_string()))?;
+                telemetry::proposal(request.command.name(), &outcome);
+                Ok((outcome, LogIndex::new(written.log_id.index())))
+            }
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
+                Err(internal(&error.to_string()))
+            }
+            Err(RaftError::APIError(_)) => Err(not_leader(self.this)),
+            Err(RaftError::Fatal(error)) => Err(stopped(&error.to_string())),
+        }
+    }
+
+    /// Runs one attempt after the other at whoever leads, until one succeeds, fails for good, or
+    /// patience ends.
+    async fn through_leader<T, F, Fut>(&self, what: &str, attempt: F) -> Result<T, ApiError>
+    where
+        F: Fn(Leader) -> Fut,
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
+        let patience = self.timing.leader_patience();
+        let started = self.env.clock.elapsed_millis();
+        let mut delays = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(5))
+            .with_max_delay(Duration::from_millis(100))
+            .without_max_times()
+            .build();
+        loop {
+            let status = self.status();
+            if let Some(reason) = status.stopped {
+                return Err(stopped(&reason));
+            }
+            let error = match self.leader(status.leader) {
+                None => ApiError::new(
+                    Code::Unavailable,
+                    "the fleet has no leader at the moment; ask again, and look at `strongroom \
+                     status` if it stays so",
+                ),
+                Some(leader) => match tokio::time::timeout(patience, attempt(leader)).await {
+                    Ok(Ok(done)) => return Ok(done),
+                    Ok(Err(error)) => error,
+                    Err(_) => ApiError::new(
+                        Code::DeadlineExceeded,
+                        format!("the leader did not answer the {what} in {patience:?}"),
+                    ),
+                },
+            };
+            let waited = self.env.clock.elapsed_millis().saturating_sub(started);
+            if !error.is_retryable() || u128::from(waited) >= patience.as_millis() {
+                return Err(error);
+            }
+            if let Some(delay) = delays.next() {
+                tokio::time::sleep(delay).await;
+            }
+        }
+    }
+
+    fn leader(&self, leader: Option<NodeId>) -> Option<Leader> {
+        let leader = leader?;
+        if leader == self.this {
+            return Some(Leader::This);
+        }
+        self.peers.get(leader).map(|peer| Leader::Peer(Box::new(peer)))
+    }
+
+    /// Hands leadership to the member that is furthest, so that a planned stop fails no write.
+    pub(crate) async fn hand_over(&self) {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        if metrics.current_leader != Some(self.this.get()) {
+            return;
+        }
+        let Some(replication) = metrics.replication else { return };
+        let best = replication
+            .into_iter()
+            .filter(|(node, _)| *node != self.this.get())
+            .max_by_key(|(_, progress)| progress.as_ref().map(|id| id.index()));
+        let Some((target, _)) = best else { return };
+        if self.raft.trigger().transfer_leader(target).await.is_err() {
+            return;
+        }
+        let limit = Some(Duration::from_millis(self.timing.election_timeout_max_ms));
+        let this = self.this.get();
+        let moved = self
+            .raft
+            .wait(limit)
+            .metrics(|m| m.current_leader.is_some_and(|l| l != this), "leadership moved")
+            .await;
+        tracing::info!(target_node = target, moved = moved.is_ok(), "leadership_handed_over");
+    }
+
+    /// Stops taking part.
+    pub(crate) async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+    }
+
+    /// Resolves with the reason when Raft has stopped by itself: the node must end (R3).
+    pub(crate) async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(error) = &metrics.borrow_watched().running_state {
+                return error.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "raft has ended".to_owned();
+            }
+        }
+    }
+
+    // The peer service's entry points: bytes in, bytes out.
+
+    pub(crate) async fn handle_append(&self, payload: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let request = wire::read_append_request(payload)?;
+        let reply = self.raft.append_entries(request).await;
+        reply.map(|r| wire::append_reply(&r)).map_err(|error| stopped(&error.to_string()))
+    }
+
+    pub(crate) async fn handle_vote(&self, payload: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let reply = self.raft.vote(wire::read_vote_request(payload)?).await;
+        reply.map(|r| wire::vote_reply(&r)).map_err(|error| stopped(&error.to_string()))
+    }
+
+    pub(crate) async fn handle_pre_vote(&self, payload: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let reply = self.raft.pre_vote(wire::read_vote_request(payload)?).await;
+        reply.map(|r| wire::vote_reply(&r)).map_err(|error| stopped(&error.to_string()))
+    }
+
+    pub(crate) async fn handle_transfer(&self, payload: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let reply = self.raft.handle_transfer_leader(wire::read_transfer_request(payload)?).await;
+        reply.map(|r| wire::transfer_reply(&r)).map_err(|error| stopped(&error.to_string()))
+    }
+
+    pub(crate) async fn handle_snapshot(
+        &self,
+        head: &[u8],
+        data: SnapshotData,
+    ) -> Result<Vec<u8>, ApiError> {
+        let (vote, meta, _) = wire::read_snapshot_head(head)?;
+        let snapshot = openraft::Snapshot { meta, snapshot: data };
+        let reply = self.raft.install_full_snapshot(vote, snapshot).await;
+        reply.map(|r| wire::snapshot_reply(&r)).map_err(|error| stopped(&error.to_string()))
+    }
+}
+
+enum Leader {
+    This,
+    Peer(Box<crate::peers::Peer>),
+}
+
+fn settings(timing: &RaftConfig, fleet: FleetId) -> Result<OpenraftConfig, ApiError> {
+    let config = OpenraftConfig {
+        cluster_name: fleet.to_string(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_timeout_min_ms,
+        election_timeout_max: timing.election_timeout_max_ms,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(timing.snapshot_every_entries),
+        max_in_snapshot_log_to_keep: timing.snapshot_keep_entries,
+        // More than the policy, or a follower a little behind would be sent snapshots for ever.
+        replication_lag_threshold: timing.snapshot_every_entries * 2,
+        // For the whole transfer (openraft hands it to the transport).
+        install_snapshot_timeout: 60_000,
+        // A batch of entries of at most 4 KiB stays far under the message limit.
+        max_payload_entries: 512,
+        ..OpenraftConfig::default()
+    };
+    config.validate().map_err(|error| {
+        ApiError::new(Code::InvalidConfig, format!("raft: {error}; correct the [raft] section"))
+    })
+}
+
+fn not_leader(this: NodeId) -> ApiError {
+    ApiError::new(Code::Unavailable, format!("node {this} is not the leader any more; ask again"))
+}
+
+fn stopped(reason: &str) -> ApiError {
+    ApiError::new(
+        Code::Unavailable,
+        format!("this coordinator has stopped taking part ({reason}); look at its log"),
+    )
+}
+
+fn internal(reason: &str) -> ApiError {
+    ApiError::new(Code::Internal, reason.to_owned())
+}

@@ -1,0 +1,191 @@
+//! The replicated state under openraft: applies entries to `coordinator-core`, publishes each
+//! result, and turns states into snapshot files and back. Decides nothing.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use coordinator_core::{LogContext, State, apply, codec};
+use futures::{Stream, StreamExt};
+use openraft::alias::SnapshotOf;
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use proto::env::Env;
+use proto_types::{LogIndex, NodeId};
+use storage::raft_types::{
+    LogId, Outcome as OutcomeBytes, SnapshotMeta, StoredMembership, TypeConfig as C,
+};
+use storage::snapshots::SnapshotStore;
+use tokio::sync::watch;
+
+use super::node::Published;
+use super::snapshot_data::SnapshotData;
+
+/// The state machine. Lives in memory; its snapshots and the log are what is durable.
+pub(crate) struct StateMachine {
+    env: Env,
+    snapshots: SnapshotStore,
+    state: State,
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+    published: watch::Sender<Published>,
+}
+
+fn voters(membership: &StoredMembership) -> BTreeSet<NodeId> {
+    membership.membership().voter_ids().map(NodeId::new).collect()
+}
+
+/// An error that stops the node: a log entry this program cannot read must not be passed over.
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl StateMachine {
+    /// An empty state; openraft installs the newest snapshot and replays the log behind it.
+    pub(crate) fn new(env: Env, snapshots: SnapshotStore) -> Self {
+        let state = State::new();
+        let (published, _) = watch::channel(Published {
+            state: state.clone(),
+            applied: LogIndex::new(0),
+            voters: BTreeSet::new(),
+        });
+        Self {
+            env,
+            snapshots,
+            state,
+            last_applied: None,
+            membership: StoredMembership::default(),
+            published,
+        }
+    }
+
+    /// Every state as it is applied, the newest only.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Published> {
+        self.published.subscribe()
+    }
+
+    fn publish(&self) {
+        self.published.send_replace(Published {
+            state: self.state.clone(),
+            applied: LogIndex::new(self.last_applied.map_or(0, |id| id.index())),
+            voters: voters(&self.membership),
+        });
+    }
+
+    fn apply_command(&mut self, index: u64, bytes: &[u8]) -> io::Result<OutcomeBytes> {
+        let request = codec::decode_request(bytes).map_err(unreadable)?;
+        let voters = voters(&self.membership);
+        let context = LogContext { index: LogIndex::new(index), voters: &voters };
+        let applied = apply(&mut self.state, &request, &context);
+        for event in &applied.events {
+            tracing::debug!(?event, index, "applied");
+        }
+        Ok(OutcomeBytes::new(codec::encode_outcome(&applied.outcome)))
+    }
+}
+
+impl RaftStateMachine<C> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<C>, io::Error>> + Unpin + OptionalSend,
+    {
+        // Answers go out only after the batch is published, so that whoever hears of a write
+        // also finds it in this node's state.
+        let mut answers = Vec::new();
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry?;
+            let id = entry.log_id();
+            let outcome = match entry.payload {
+                EntryPayload::Blank => OutcomeBytes::default(),
+                EntryPayload::Normal(command) => self.apply_command(id.index(), command.bytes())?,
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(id), membership);
+                    OutcomeBytes::default()
+                }
+            };
+            self.last_applied = Some(id);
+            if let Some(responder) = responder {
+                answers.push((responder, outcome));
+            }
+        }
+        self.publish();
+        for (responder, outcome) in answers {
+            responder.send(outcome);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            env: self.env.clone(),
+            snapshots: self.snapshots.clone(),
+            state: self.state.clone(),
+            meta: SnapshotMeta {
+                last_log_id: self.last_applied,
+                last_membership: self.membership.clone(),
+            },
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let (expected, store) = (meta.clone(), self.snapshots.clone());
+        let (state, found) = self
+            .env
+            .blocking("install-snapshot", move || snapshot.install(&store))
+            .await
+            .map_err(io::Error::other)??;
+        if found != expected {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the snapshot covers another part of the log than was announced",
+            ));
+        }
+        self.state = state;
+        self.last_applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<C, SnapshotData>>, io::Error> {
+        let newest = SnapshotData::newest(&self.snapshots);
+        Ok(newest.map(|(meta, snapshot)| SnapshotOf::<C, SnapshotData> { meta, snapshot }))
+    }
+}
+
+/// A state as of one moment, to be written to a snapshot file while `apply` goes on.
+pub(crate) struct Builder {
+    env: Env,
+    snapshots: SnapshotStore,
+    state: State,
+    meta: SnapshotMeta,
+}
+
+impl RaftSnapshotBuilder<C> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<C, SnapshotData>, io::Error> {
+        let (snapshots, state) = (self.snapshots.clone(), self.state.clone());
+        let meta = self.meta.clone();
+        let written = meta.clone();
+        let snapshot = self
+            .env
+            .blocking("build-snapshot", move || SnapshotData::write(&snapshots, &written, &state))
+            .await
+            .map_err(io::Error::other)??;
+        Ok(SnapshotOf::<C, SnapshotData> { meta, snapshot })
+    }
+}

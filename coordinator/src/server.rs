@@ -1,0 +1,230 @@
+//! Builds a coordinator out of its parts, serves, and ends it: in order when asked to, at once
+//! when a durable path failed (invariant R3).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::env::{Env, incoming};
+use proto::identity::Party;
+use proto::tls::{TlsFiles, TlsMaterial};
+use proto::v1::backup_server::BackupServer;
+use proto::v1::catalog_server::CatalogServer;
+use proto::v1::fleet_server::FleetServer;
+use proto::v1::peer_server::PeerServer;
+use proto::{ApiError, v1};
+use proto_types::Code;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::config::Config;
+use crate::keeper::{Keeper, keep_house};
+use crate::peers::Peers;
+use crate::raft::{RaftNode, StateMachine};
+use crate::service::{BackupService, CatalogService, FleetService, Parts, PeerService, Shared};
+use crate::{leader, opening, telemetry};
+
+/// Why a coordinator ended, other than because it was asked to.
+pub type RunError = ApiError;
+
+/// How long open requests may take to finish once the coordinator is asked to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs a coordinator until `shutdown` is cancelled.
+///
+/// # Errors
+/// When it cannot start (config, certificate, data directory, address), or when a durable path
+/// failed while it ran: then the node must not go on.
+pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Result<(), RunError> {
+    let tls = load_tls(&config)?;
+    let metrics = config.metrics_listen.as_deref().map(serve_metrics).transpose()?;
+    let listener = env.net.listen(&config.listen).await.map_err(|e| bind(&config.listen, &e))?;
+    let opened = opening::open(&config, &env).await?;
+
+    let peers = Peers::new(
+        &env,
+        config.fleet.id,
+        config.node_id,
+        &config.members,
+        &tls,
+        Duration::from_millis(config.raft.election_timeout_min_ms),
+    )?;
+    let snapshots = opened.snapshots;
+    let machine = StateMachine::new(env.clone(), snapshots.clone());
+    let raft = RaftNode::start(&config, env.clone(), peers.clone(), opened.log, machine).await?;
+    raft.initialize(&config).await?;
+    let keeper = Keeper::new(
+        env.clone(),
+        config.node_id,
+        opened.bundles,
+        opened.ledger,
+        raft.clone(),
+        peers.clone(),
+    );
+    let shared = Shared::new(Parts {
+        uploads: Arc::new(Semaphore::new(config.limits.uploads_max)),
+        config: config.clone(),
+        env: env.clone(),
+        raft: raft.clone(),
+        keeper: keeper.clone(),
+        peers,
+        snapshots,
+    });
+
+    let stop_serving = CancellationToken::new();
+    let (ended, mut serving_ended) = tokio::sync::oneshot::channel();
+    let server = router(&shared, &tls).await?;
+    let stopped = stop_serving.clone();
+    env.spawn.task(
+        "serve",
+        Box::pin(async move {
+            let served =
+                server.serve_with_incoming_shutdown(incoming(listener), stopped.cancelled()).await;
+            // Nobody listens any more when the coordinator has ended meanwhile.
+            let _ = ended.send(served.err().map(|error| error.to_string()));
+        }),
+    );
+    telemetry::serving(config.node_id, &config.listen, metrics.map(|a| a.to_string()).as_deref());
+
+    let outcome = tokio::select! {
+        () = shutdown.cancelled() => Ok("asked to"),
+        reason = raft.failed() => Err(fatal(&reason)),
+        served = &mut serving_ended => Err(fatal(&format!("serving ended: {served:?}"))),
+        () = keep_house(keeper.clone()) => Ok("housekeeping ended"),
+        () = leader::lead(&config, &env, &raft) => Ok("leading ended"),
+        () = keeper.scrub_by_itself(&env, config.scrub) => Ok("scrubbing ended"),
+    };
+    if let Ok(reason) = outcome {
+        telemetry::stopping(config.node_id, reason);
+        raft.hand_over().await;
+    }
+    stop_serving.cancel();
+    if tokio::time::timeout(DRAIN, &mut serving_ended).await.is_err() {
+        tracing::info!("open requests did not end in time and are cut off");
+    }
+    raft.shutdown().await;
+    outcome.map(drop)
+}
+
+async fn router(
+    shared: &Shared,
+    tls: &TlsMaterial,
+) -> Result<tonic::transport::server::Router, ApiError> {
+    let limit = shared.config.limits.request_bytes_max;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<FleetServer<FleetService>>().await;
+    health.set_serving::<BackupServer<BackupService>>().await;
+    health.set_serving::<CatalogServer<CatalogService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
+    let server = Server::builder()
+        .tls_config(tls.server())
+        .map_err(|error| {
+            ApiError::new(
+                Code::InvalidConfig,
+                format!(
+                    "certificate, key or CA cannot be used: {}; are they PEM files that belong \
+                     together?",
+                    std::error::Error::source(&error)
+                        .map_or(error.to_string(), ToString::to_string)
+                ),
+            )
+        })?
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(
+            FleetServer::new(FleetService(shared.clone())).max_decoding_message_size(limit),
+        )
+        .add_service(
+            CatalogServer::new(CatalogService(shared.clone())).max_decoding_message_size(limit),
+        )
+        .add_service(
+            BackupServer::new(BackupService(shared.clone())).max_decoding_message_size(limit),
+        )
+        .add_service(
+            PeerServer::new(PeerService(shared.clone()))
+                .max_decoding_message_size(Peers::MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(Peers::MESSAGE_BYTES_MAX),
+        );
+    Ok(server)
+}
+
+fn load_tls(config: &Config) -> Result<TlsMaterial, ApiError> {
+    let tls = TlsFiles::load(&config.tls)?;
+    let identity = tls.identity();
+    if identity.fleet != config.fleet.id {
+        return Err(ApiError::new(
+            Code::WrongFleet,
+            format!(
+                "the certificate {} is of fleet {}, the config says fleet {}",
+                config.tls.certificate.display(),
+                identity.fleet,
+                config.fleet.id
+            ),
+        ));
+    }
+    if identity.party != Party::Coordinator(config.node_id) {
+        return Err(ApiError::new(
+            Code::InvalidConfig,
+            format!(
+                "the certificate {} is of {}, the config says coordinator {}: give each its own",
+                config.tls.certificate.display(),
+                identity.party,
+                config.node_id
+            ),
+        ));
+    }
+    Ok(tls)
+}
+
+fn serve_metrics(listen: &str) -> Result<SocketAddr, ApiError> {
+    let address: SocketAddr = listen.parse().map_err(|_| {
+        ApiError::new(
+            Code::InvalidConfig,
+            format!("metrics_listen: {listen:?} is no address; write it as 127.0.0.1:7411"),
+        )
+    })?;
+    telemetry::install(address).map_err(|error| {
+        ApiError::new(
+            Code::AddressInUse,
+            format!("cannot serve metrics on {listen}: {error}; choose another metrics_listen"),
+        )
+    })?;
+    Ok(address)
+}
+
+fn bind(listen: &str, error: &std::io::Error) -> ApiError {
+    if error.kind() == std::io::ErrorKind::AddrInUse {
+        ApiError::new(
+            Code::AddressInUse,
+            format!(
+                "{listen} is in use by another program: stop it, or choose another address for \
+                 `listen` here and in the members lists"
+            ),
+        )
+    } else {
+        ApiError::new(
+            Code::InvalidConfig,
+            format!("cannot listen on {listen}: {error}; correct `listen` in the config"),
+        )
+    }
+}
+
+fn fatal(reason: &str) -> ApiError {
+    tracing::error!(event = "fatal", reason, "a durable path failed: this coordinator ends");
+    ApiError::new(
+        Code::Internal,
+        format!(
+            "this coordinator ended, because it can no longer keep its promises: {reason}. The \
+             others go on; mend the cause (disk full, disk broken), then start it again"
+        ),
+    )
+}

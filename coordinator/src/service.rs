@@ -1,0 +1,251 @@
+//! The gRPC services, one file each, and what they share: who calls, which view of the state,
+//! how a write becomes an outcome, and how an error leaves the house.
+
+mod backup;
+mod catalog;
+mod convert;
+mod fleet;
+mod peer;
+
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coordinator_core::{Command, Outcome, Request as CoreRequest};
+use futures::StreamExt;
+use proto::env::Env;
+use proto::{ApiError, v1};
+use proto_types::{Code, NodeId};
+use storage::snapshots::SnapshotStore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::auth::Caller;
+use crate::config::Config;
+use crate::keeper::Keeper;
+use crate::peers::Peers;
+use crate::raft::{Published, RaftNode};
+use crate::telemetry;
+
+pub(crate) use backup::{BackupService, lease_gone};
+pub(crate) use catalog::CatalogService;
+pub(crate) use fleet::{FleetService, core_request};
+pub(crate) use peer::PeerService;
+
+/// The stream type of all server-streaming methods.
+pub(crate) type ReceiverStreamOf<M> = ReceiverStream<Result<M, Status>>;
+
+/// A peer that does not tell its status in this time is shown as not reachable.
+const STATUS_DEADLINE: Duration = Duration::from_millis(800);
+
+/// What all services work with.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Parts>);
+
+/// The parts of a running coordinator.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) env: Env,
+    pub(crate) raft: RaftNode,
+    pub(crate) keeper: Keeper,
+    pub(crate) peers: Peers,
+    pub(crate) snapshots: SnapshotStore,
+    pub(crate) uploads: Arc<Semaphore>,
+}
+
+impl Deref for Shared {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// A refusal that `apply` did not foresee for this command: a bug.
+fn unexpected(outcome: &Outcome) -> ApiError {
+    ApiError::new(Code::Internal, format!("the state answered something else: {outcome:?}"))
+}
+
+fn vanished(what: &str) -> ApiError {
+    ApiError::new(Code::Internal, format!("the {what} is not in the state it was just written to"))
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, ApiError> {
+        Caller::of(request, self.config.fleet.id)
+    }
+
+    /// The state to answer from: confirmed by a quorum, unless stale was asked for (R4).
+    async fn view(&self, stale: bool) -> Result<Published, ApiError> {
+        if stale { Ok(self.raft.local()) } else { self.raft.read().await }
+    }
+
+    fn read_info(&self, view: &Published, stale: bool) -> v1::ReadInfo {
+        v1::ReadInfo { stale, log_index: view.applied.get(), node_id: self.config.node_id.get() }
+    }
+
+    /// Has a command of a client committed; a refusal becomes its error.
+    async fn write(
+        &self,
+        write_id: Option<&v1::WriteId>,
+        command: Command,
+    ) -> Result<Outcome, ApiError> {
+        let session = convert::write_id(write_id)?;
+        self.accepted(core_request(Some(session), command)).await
+    }
+
+    async fn accepted(&self, request: CoreRequest) -> Result<Outcome, ApiError> {
+        let (outcome, _) = self.raft.propose(request).await?;
+        match outcome {
+            Outcome::Refused(refusal) => Err(ApiError::new(refusal.code(), refusal.to_string())),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Runs a method, measures it, and turns its error into a status.
+    async fn answer<T>(
+        &self,
+        method: &'static str,
+        work: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<Response<T>, Status> {
+        let started = self.env.clock.elapsed_millis();
+        let result = work.await;
+        let millis = self.env.clock.elapsed_millis().saturating_sub(started);
+        let code = result.as_ref().err().map_or("OK", |error| error.code().as_str());
+        telemetry::request(method, code, Duration::from_millis(millis).as_secs_f64());
+        match result {
+            Ok(answer) => Ok(Response::new(answer)),
+            Err(error) => {
+                tracing::debug!(method, code, %error, "request refused");
+                Err(error.into())
+            }
+        }
+    }
+
+    fn check_size(&self, bytes: u64) -> Result<(), ApiError> {
+        let limit = self.config.limits.bundle_bytes_max;
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            Code::TooLarge,
+            format!(
+                "a bundle of {bytes} bytes is larger than the limit of {limit}: raise \
+                 limits.bundle_bytes_max on all coordinators, or back up less at once"
+            ),
+        ))
+    }
+
+    fn upload_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.uploads.clone().try_acquire_owned().map_err(|_| {
+            ApiError::new(
+                Code::ResourceExhausted,
+                format!(
+                    "{} uploads are under way on this coordinator; ask another, or again later",
+                    self.config.limits.uploads_max
+                ),
+            )
+        })
+    }
+
+    async fn own_status(&self) -> Result<v1::GetNodeStatusResponse, ApiError> {
+        let raft = self.raft.status();
+        let (bundle_count, bundle_bytes, disk_free_bytes) = self.keeper.usage().await?;
+        Ok(v1::GetNodeStatusResponse {
+            term: raft.term,
+            last_log_index: raft.last_log_index,
+            applied_index: raft.applied_index,
+            disk_free_bytes,
+            bundle_bytes,
+            bundle_count,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            leader: raft.is_leader,
+        })
+    }
+
+    async fn status_of(&self, node: NodeId) -> Option<v1::GetNodeStatusResponse> {
+        if node == self.config.node_id {
+            return self.own_status().await.ok();
+        }
+        let mut peer = self.peers.get(node)?;
+        let call = peer.get_node_status(v1::GetNodeStatusRequest {});
+        match tokio::time::timeout(STATUS_DEADLINE, call).await {
+            Ok(Ok(reply)) => Some(reply.into_inner()),
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    async fn node_statuses(&self, view: &Published) -> Vec<v1::NodeStatus> {
+        let leader = self.raft.status().leader;
+        let asked = self.config.members.iter().map(|(id, member)| async move {
+            let reached = self.status_of(*id).await;
+            let reachable = reached.is_some();
+            let status = reached.unwrap_or_default();
+            v1::NodeStatus {
+                node_id: id.get(),
+                name: member.name.clone(),
+                address: member.address.clone(),
+                reachable,
+                leader: leader == Some(*id),
+                voter: view.voters.contains(id),
+                term: status.term,
+                last_log_index: status.last_log_index,
+                applied_index: status.applied_index,
+                disk_free_bytes: status.disk_free_bytes,
+                bundle_bytes: status.bundle_bytes,
+                bundle_count: status.bundle_count,
+                version: status.version,
+                missing_bundles: view.state.missing_on(*id).len() as u64,
+            }
+        });
+        futures::future::join_all(asked).await
+    }
+
+    /// Scrubs this node or, through it, another.
+    async fn scrub_stream(
+        &self,
+        node: NodeId,
+    ) -> Result<ReceiverStreamOf<v1::ScrubProgress>, ApiError> {
+        let progress = move |p: v1::PeerScrubProgress| v1::ScrubProgress {
+            checked: p.checked,
+            total: p.total,
+            damaged: p.damaged,
+            repaired: p.repaired,
+            missing: p.missing,
+            unrepaired_ids: p.unrepaired_ids.into_iter().collect::<Vec<Bytes>>(),
+            done: p.done,
+            node_id: node.get(),
+        };
+        let (sender, receiver) = tokio::sync::mpsc::channel(16);
+        let mut source: std::pin::Pin<
+            Box<dyn futures::Stream<Item = Result<v1::PeerScrubProgress, Status>> + Send>,
+        > = if node == self.config.node_id {
+            Box::pin(self.keeper.clone().scrub_progress())
+        } else {
+            let mut peer = self.peers.get(node).ok_or_else(|| {
+                ApiError::new(
+                    Code::InvalidArgument,
+                    format!("there is no coordinator {node}; `strongroom status` lists them"),
+                )
+            })?;
+            Box::pin(peer.scrub(v1::PeerScrubRequest {}).await?.into_inner())
+        };
+        self.env.spawn.task(
+            "forward-scrub",
+            Box::pin(async move {
+                while let Some(item) = source.next().await {
+                    if sender.send(item.map(progress)).await.is_err() {
+                        return;
+                    }
+                }
+            }),
+        );
+        Ok(ReceiverStream::new(receiver))
+    }
+}

@@ -1,0 +1,190 @@
+//! What operators ask of the fleet: status, clusters, findings, scrub.
+
+use std::collections::BTreeMap;
+
+use coordinator_core::{
+    ClearFinding, Command, FindingKey, Outcome, RegisterCluster, Request as CoreRequest, State,
+};
+use proto::identity::Role;
+use proto::v1::fleet_server::Fleet;
+use proto::{ApiError, v1};
+use proto_types::{ClusterId, Code, LogTime, NodeId, SigningPublicKey};
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use super::{ReceiverStreamOf, Shared};
+use crate::raft::Published;
+
+/// The `Fleet` service.
+pub(crate) struct FleetService(pub(crate) Shared);
+
+/// Cluster names by id, for findings.
+fn names(state: &State) -> BTreeMap<ClusterId, String> {
+    state.clusters().map(|cluster| (cluster.id, cluster.name.clone())).collect()
+}
+
+impl FleetService {
+    async fn status(&self, stale: bool) -> Result<v1::GetStatusResponse, ApiError> {
+        let view = self.0.view(stale).await?;
+        let raft = self.0.raft.status();
+        let nodes = self.0.node_statuses(&view).await;
+        let state = &view.state;
+        let names = names(state);
+        let fleet = state.fleet();
+        Ok(v1::GetStatusResponse {
+            read: Some(self.0.read_info(&view, stale)),
+            fleet_id: convert::bytes_of(self.0.config.fleet.id.as_bytes()),
+            fleet_name: fleet.map(|f| f.name.clone()).unwrap_or_default(),
+            recovery_key_fingerprint: fleet
+                .map(|f| convert::bytes_of(f.recovery.fingerprint().as_bytes()))
+                .unwrap_or_default(),
+            leader_id: raft.leader.map_or(0, NodeId::get),
+            term: raft.term,
+            log_time_ms: state.log_time().as_millis(),
+            nodes,
+            clusters: state.clusters().map(|c| cluster_status(state, c.id)).collect(),
+            findings: state
+                .findings()
+                .map(|(key, row)| convert::finding(key, row, &names))
+                .collect(),
+        })
+    }
+
+    async fn register(
+        &self,
+        message: v1::RegisterClusterRequest,
+    ) -> Result<v1::RegisterClusterResponse, ApiError> {
+        let signing_key = SigningPublicKey::from_slice(&message.signing_key)
+            .map_err(|_| convert::invalid("signing_key: expected 32 bytes"))?;
+        let command = Command::RegisterCluster(RegisterCluster {
+            cluster: ClusterId::random(&*self.0.env.random),
+            name: message.name,
+            signing_key,
+            labels: message.labels.into_iter().collect(),
+            kube_system_uid: Some(message.kube_system_uid).filter(|uid| !uid.is_empty()),
+        });
+        let outcome = self.0.write(message.write_id.as_ref(), command).await?;
+        let Outcome::ClusterRegistered { cluster } = outcome else {
+            return Err(super::unexpected(&outcome));
+        };
+        let view = self.0.raft.local();
+        let row = view.state.cluster(&cluster).ok_or_else(|| super::vanished("cluster"))?;
+        Ok(v1::RegisterClusterResponse { cluster: Some(convert::cluster(row)) })
+    }
+}
+
+fn cluster_status(state: &State, id: ClusterId) -> v1::ClusterStatus {
+    let Some(status) = state.cluster_status(&id) else { return v1::ClusterStatus::default() };
+    let cluster = status.cluster;
+    v1::ClusterStatus {
+        cluster: Some(convert::cluster(cluster)),
+        newest: status.newest.map(|row| convert::point(row, cluster)),
+        newest_proved: status.newest_proved.map(|row| convert::point(row, cluster)),
+        points: status.points,
+        stored_bytes: state
+            .bundles()
+            .filter(|(_, row)| row.facts.cluster == id)
+            .map(|(_, row)| row.facts.bytes)
+            .sum(),
+    }
+}
+
+#[tonic::async_trait]
+impl Fleet for FleetService {
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("see the fleet's status", Role::Viewer)?;
+            self.status(request.get_ref().stale).await
+        };
+        self.0.answer("GetStatus", work).await
+    }
+
+    async fn register_cluster(
+        &self,
+        request: Request<v1::RegisterClusterRequest>,
+    ) -> Result<Response<v1::RegisterClusterResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("register a cluster", Role::Admin)?;
+            self.register(request.into_inner()).await
+        };
+        self.0.answer("RegisterCluster", work).await
+    }
+
+    async fn list_clusters(
+        &self,
+        request: Request<v1::ListClustersRequest>,
+    ) -> Result<Response<v1::ListClustersResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("list clusters", Role::Viewer)?;
+            let stale = request.get_ref().stale;
+            let view = self.0.view(stale).await?;
+            Ok(v1::ListClustersResponse {
+                read: Some(self.0.read_info(&view, stale)),
+                clusters: view.state.clusters().map(convert::cluster).collect(),
+            })
+        };
+        self.0.answer("ListClusters", work).await
+    }
+
+    async fn clear_finding(
+        &self,
+        request: Request<v1::ClearFindingRequest>,
+    ) -> Result<Response<v1::ClearFindingResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("clear a finding", Role::Operator)?;
+            let message = request.into_inner();
+            let key = FindingKey {
+                scope: convert::scope(&message.cluster_id, message.node_id)?,
+                kind: message.kind,
+                subject: message.subject,
+            };
+            let command = Command::ClearFinding(ClearFinding { key });
+            self.0.write(message.write_id.as_ref(), command).await?;
+            Ok(v1::ClearFindingResponse {})
+        };
+        self.0.answer("ClearFinding", work).await
+    }
+
+    type ScrubNodeStream = ReceiverStreamOf<v1::ScrubProgress>;
+
+    async fn scrub_node(
+        &self,
+        request: Request<v1::ScrubNodeRequest>,
+    ) -> Result<Response<Self::ScrubNodeStream>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("scrub a node", Role::Operator)?;
+            let node = match request.get_ref().node_id {
+                0 => self.0.config.node_id,
+                id => NodeId::new(id),
+            };
+            self.0.scrub_stream(node).await
+        };
+        self.0.answer("ScrubNode", work).await
+    }
+}
+
+/// A request on behalf of the coordinators themselves or of a session.
+pub(crate) const fn core_request(
+    session: Option<(proto_types::SessionId, u64)>,
+    command: Command,
+) -> CoreRequest {
+    CoreRequest { session, time: LogTime::ZERO, command }
+}
+
+/// Checks that a name of a cluster is known.
+pub(super) fn cluster_by_name<'a>(
+    view: &'a Published,
+    name: &str,
+) -> Result<&'a coordinator_core::Cluster, ApiError> {
+    view.state.cluster_named(name).ok_or_else(|| {
+        ApiError::new(
+            Code::ClusterNotFound,
+            format!(
+                "there is no cluster {name:?}; `strongroom cluster list` shows those there are"
+            ),
+        )
+    })
+}

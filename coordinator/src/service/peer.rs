@@ -1,0 +1,228 @@
+//! What coordinators ask of each other. Every call is checked for fleet and node identity first.
+
+use bytes::Bytes;
+use coordinator_core::codec;
+use proto::v1::peer_server::Peer;
+use proto::{ApiError, v1};
+use proto_types::{Code, LogIndex, NodeId};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{ReceiverStreamOf, Shared, convert};
+use crate::keeper::Upload;
+use crate::peers::check_stamp;
+use crate::raft::SnapshotData;
+
+/// The `Peer` service.
+pub(crate) struct PeerService(pub(crate) Shared);
+
+impl PeerService {
+    fn check<T>(&self, request: &Request<T>) -> Result<NodeId, ApiError> {
+        let node = self.0.caller(request)?.coordinator()?;
+        check_stamp(request.metadata(), self.0.config.fleet.id, self.0.config.node_id, node)?;
+        Ok(node)
+    }
+
+    async fn receive_snapshot(
+        &self,
+        mut stream: Streaming<v1::SnapshotChunk>,
+    ) -> Result<Vec<u8>, ApiError> {
+        let Some(first) = stream.message().await? else {
+            return Err(convert::invalid("an empty snapshot stream"));
+        };
+        let head = first.header;
+        let pieces = futures::stream::unfold(stream, |mut stream| async move {
+            match stream.message().await {
+                Ok(Some(chunk)) => Some((Ok(chunk.data), stream)),
+                Ok(None) => None,
+                Err(status) => Some((Err(ApiError::from(status)), stream)),
+            }
+        });
+        let data =
+            SnapshotData::receive(&self.0.env, self.0.snapshots.clone(), &head, Box::pin(pieces))
+                .await?;
+        self.0.raft.handle_snapshot(&head, data).await
+    }
+
+    async fn store(
+        &self,
+        mut stream: Streaming<v1::StoreBundleRequest>,
+    ) -> Result<v1::StoreBundleResponse, ApiError> {
+        let first = stream.message().await?.and_then(|message| message.part);
+        let Some(v1::store_bundle_request::Part::Begin(begin)) = first else {
+            return Err(convert::invalid("a copy begins with the message `begin`"));
+        };
+        let upload = Upload {
+            lease: convert::lease_id(&begin.lease_id, "lease_id")?,
+            lease_index: LogIndex::new(begin.lease_log_index),
+            bundle: convert::bundle_id(&begin.bundle_id, "bundle_id")?,
+            bytes: begin.bytes,
+            offset: begin.offset,
+        };
+        self.0.check_size(upload.bytes)?;
+        let pieces = futures::stream::unfold(stream, |mut stream| async move {
+            let piece = match stream.message().await {
+                Ok(Some(message)) => match message.part {
+                    Some(v1::store_bundle_request::Part::Data(data)) => Ok(data),
+                    Some(v1::store_bundle_request::Part::Begin(_)) | None => {
+                        Err(convert::invalid("a copy has one `begin`, then only `data`"))
+                    }
+                },
+                Ok(None) => return None,
+                Err(status) => Err(ApiError::from(status)),
+            };
+            Some((piece, stream))
+        });
+        self.0.keeper.store_copy(upload, Box::pin(pieces)).await?;
+        Ok(v1::StoreBundleResponse { node_id: self.0.config.node_id.get() })
+    }
+}
+
+fn raft_message(payload: Vec<u8>) -> v1::RaftMessage {
+    v1::RaftMessage { payload: payload.into() }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn append_entries(
+        &self,
+        request: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        self.check(&request)?;
+        let reply = self.0.raft.handle_append(&request.get_ref().payload).await?;
+        Ok(Response::new(raft_message(reply)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        self.check(&request)?;
+        let reply = self.0.raft.handle_vote(&request.get_ref().payload).await?;
+        Ok(Response::new(raft_message(reply)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        self.check(&request)?;
+        let reply = self.0.raft.handle_pre_vote(&request.get_ref().payload).await?;
+        Ok(Response::new(raft_message(reply)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        self.check(&request)?;
+        let reply = self.0.raft.handle_transfer(&request.get_ref().payload).await?;
+        Ok(Response::new(raft_message(reply)))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<v1::SnapshotChunk>>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        let work = async {
+            self.check(&request)?;
+            Ok(raft_message(self.receive_snapshot(request.into_inner()).await?))
+        };
+        self.0.answer("InstallSnapshot", work).await
+    }
+
+    async fn propose(
+        &self,
+        request: Request<v1::ProposeRequest>,
+    ) -> Result<Response<v1::ProposeResponse>, Status> {
+        let work = async {
+            self.check(&request)?;
+            let request = codec::decode_request(&request.get_ref().request).map_err(|error| {
+                ApiError::new(Code::UnsupportedVersion, format!("a forwarded write: {error}"))
+            })?;
+            // One hop only: a node that does not lead says so.
+            let (outcome, index) = self.0.raft.propose_here(request).await?;
+            Ok(v1::ProposeResponse {
+                outcome: Bytes::from(codec::encode_outcome(&outcome)),
+                log_index: index.get(),
+            })
+        };
+        self.0.answer("Propose", work).await
+    }
+
+    async fn get_read_index(
+        &self,
+        request: Request<v1::GetReadIndexRequest>,
+    ) -> Result<Response<v1::GetReadIndexResponse>, Status> {
+        self.check(&request)?;
+        let index = self.0.raft.read_index().await?;
+        Ok(Response::new(v1::GetReadIndexResponse { log_index: index.get() }))
+    }
+
+    async fn get_node_status(
+        &self,
+        request: Request<v1::GetNodeStatusRequest>,
+    ) -> Result<Response<v1::GetNodeStatusResponse>, Status> {
+        self.check(&request)?;
+        Ok(Response::new(self.0.own_status().await?))
+    }
+
+    async fn store_bundle(
+        &self,
+        request: Request<Streaming<v1::StoreBundleRequest>>,
+    ) -> Result<Response<v1::StoreBundleResponse>, Status> {
+        let work = async {
+            self.check(&request)?;
+            self.store(request.into_inner()).await
+        };
+        self.0.answer("StoreBundle", work).await
+    }
+
+    async fn claim_bundles(
+        &self,
+        request: Request<v1::ClaimBundlesRequest>,
+    ) -> Result<Response<v1::ClaimBundlesResponse>, Status> {
+        let work = async {
+            self.check(&request)?;
+            let message = request.into_inner();
+            let lease = convert::lease_id(&message.lease_id, "lease_id")?;
+            let index = LogIndex::new(message.lease_log_index);
+            let ids = message
+                .bundle_ids
+                .iter()
+                .map(|id| convert::bundle_id(id, "bundle_ids"))
+                .collect::<Result<Vec<_>, _>>()?;
+            let held = self.0.keeper.claim_here(lease, index, &ids).await?;
+            Ok(v1::ClaimBundlesResponse {
+                held_ids: held.iter().map(|id| convert::bytes_of(id.as_bytes())).collect(),
+            })
+        };
+        self.0.answer("ClaimBundles", work).await
+    }
+
+    type FetchBundleStream = ReceiverStreamOf<v1::FetchBundleResponse>;
+
+    async fn fetch_bundle(
+        &self,
+        request: Request<v1::FetchBundleRequest>,
+    ) -> Result<Response<Self::FetchBundleStream>, Status> {
+        let work = async {
+            self.check(&request)?;
+            let id = convert::bundle_id(&request.get_ref().bundle_id, "bundle_id")?;
+            self.0.keeper.clone().send_copy(id).await
+        };
+        self.0.answer("FetchBundle", work).await
+    }
+
+    type ScrubStream = ReceiverStreamOf<v1::PeerScrubProgress>;
+
+    async fn scrub(
+        &self,
+        request: Request<v1::PeerScrubRequest>,
+    ) -> Result<Response<Self::ScrubStream>, Status> {
+        let work = async {
+            self.check(&request)?;
+            Ok(self.0.keeper.clone().scrub_progress())
+        };
+        self.0.answer("Scrub", work).await
+    }
+}
