@@ -219,6 +219,16 @@ impl<'k> BlobOpener<'k> {
             .ok_or_else(damaged)?;
         Ok(plain)
     }
+
+    /// A blob's record, proved to open, to be appended to another config bundle of the cluster as
+    /// it is: repacking seals nothing anew.
+    ///
+    /// # Errors
+    /// As [`BlobOpener::open`].
+    pub fn repack(&mut self, record: Vec<u8>, blob: &BlobRef) -> Result<SealedBlob, OpenError> {
+        self.open(&record, blob)?;
+        Ok(SealedBlob { id: blob.id, dek: blob.dek, plain_len: blob.plain_len, record })
+    }
 }
 
 /// Associated data of an item's blob (invariant K2). It names no point: blobs are shared by many.

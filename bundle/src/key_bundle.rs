@@ -97,7 +97,6 @@ impl KeyNeeds {
 /// # Errors
 /// When the writer fails, a secret is too large, there are too many of them, or the lineages
 /// differ.
-#[allow(clippy::too_many_arguments)] // each is another thing; a struct would only rename them
 pub fn seal_key_bundle<W: Write>(
     writer: W,
     keyring: &Keyring,

@@ -44,8 +44,11 @@ fn text(name: &str) -> String {
 
 #[test]
 fn frozen_v1_files_are_untouched() {
+    let document = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/formats.md");
+    let document = fs::read_to_string(document).unwrap();
     for (name, sha256) in FILES {
         assert_eq!(hex::encode(Sha256::digest(bytes(name))), sha256, "{name}");
+        assert!(document.contains(&format!("| `{name}` | `{sha256}` |")), "{name}");
     }
 }
 

@@ -150,6 +150,38 @@ fn threads_seal_and_one_appends() {
     }
 }
 
+/// Records of several bundles and DEKs move into one, byte by byte.
+#[test]
+fn repacking_seals_nothing_anew() {
+    let mut world = World::new(1);
+    let (_, old, old_refs) = config_of(&world.keyring, &world.random, &[CONFIG_MAP, TINY]);
+    let old_dek = world.keyring.current_dek();
+    let new_dek = world.keyring.add_dek(proto_types::LogTime::ZERO, &world.random).unwrap();
+    let record = |blob: &bundle::BlobRef| {
+        let range = blob.record_range();
+        old[range.start as usize..range.end as usize].to_vec()
+    };
+    let mut opener = BlobOpener::new(&world.keyring, FLEET, CLUSTER);
+    let kept = opener.repack(record(&old_refs[1]), &old_refs[1]).unwrap();
+    assert_eq!(kept.record(), record(&old_refs[1]));
+    assert!(opener.repack(record(&old_refs[0]), &old_refs[1]).is_err());
+
+    let mut config = ConfigSealer::new(Vec::new(), &world.keyring, identity(2)).unwrap();
+    let token = world.keyring.identify(TOKEN);
+    let token = config.seal(&token, Encoding::Secret, &world.random).unwrap();
+    let moved = config.append(&kept).unwrap();
+    assert_eq!((moved.id, moved.dek, token.dek), (old_refs[1].id, old_dek, new_dek));
+    let (sealed, file) = config.finish().unwrap();
+    let mut deks = [old_dek, new_dek];
+    deks.sort();
+    assert_eq!(sealed.header.header().dek_ids, deks);
+    for (blob, plain) in [(token, TOKEN), (moved, TINY)] {
+        let range = blob.record_range();
+        let record = &file[range.start as usize..range.end as usize];
+        assert_eq!(opener.open(record, &blob).unwrap().as_slice(), plain);
+    }
+}
+
 /// Invariant K2: no nonce comes twice, not even for equal plaintexts, and not between files.
 #[test]
 fn invariant_k2_no_nonce_comes_twice() {
