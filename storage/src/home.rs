@@ -1,0 +1,423 @@
+//! A coordinator's data directory: who it belongs to, the lock that keeps a second process out,
+//! and where its parts are. It knows names only; the log, the snapshots and so on open their own.
+//! What is written in `HOME`, and in which order, is in `docs/formats-storage.md`.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto_types::{Code, FleetId, NodeId};
+
+use crate::disk::{self, Disk, DiskLock};
+use crate::log::{self, LogError};
+
+/// The on-disk version that this program writes.
+pub const HOME_VERSION: u16 = 1;
+
+const IDENTITY_FILE: &str = "HOME";
+const LOCK_FILE: &str = "LOCK";
+const TITLE: &str = "strongroom coordinator data directory";
+
+/// Whose data directory it is. Checked against every log segment and snapshot in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HomeIdentity {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The coordinator; its id is never reused.
+    pub node: NodeId,
+}
+
+impl fmt::Display for HomeIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} of fleet {}", self.node, self.fleet)
+    }
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// The file system said no.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process uses it.
+    #[error(
+        "the data directory {} is in use by another process: stop that coordinator first, or \
+         give this one a directory of its own", path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Nothing was made here yet.
+    #[error(
+        "{} is no coordinator's data directory: it has no HOME file; initialise it first, or \
+         correct the path", path.display()
+    )]
+    NotInitialised {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is one already.
+    #[error("{} already is the data directory of {found}", path.display())]
+    AlreadyInitialised {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: HomeIdentity,
+    },
+    /// Parts of a data directory without its identity: somebody lost the file.
+    #[error(
+        "{} holds {part} but no HOME file: refusing to start over a data directory that lost its \
+         identity; {REJOIN}", path.display()
+    )]
+    Orphaned {
+        /// The directory.
+        path: PathBuf,
+        /// What is there.
+        part: &'static str,
+    },
+    /// The identity file does not read as one.
+    #[error("{} is damaged ({what}); {REJOIN}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Written by a newer program.
+    #[error(
+        "the data directory {} has version {found}, this program knows up to {HOME_VERSION}: \
+         start the newer strongroom that wrote it", path.display()
+    )]
+    UnsupportedVersion {
+        /// The directory.
+        path: PathBuf,
+        /// Its version.
+        found: u16,
+    },
+    /// It belongs to somebody else.
+    #[error(
+        "the data directory {} belongs to {found}, but this coordinator is {expected}: correct \
+         the path or the configuration", path.display()
+    )]
+    WrongIdentity {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: HomeIdentity,
+        /// Who asked.
+        expected: HomeIdentity,
+    },
+    /// The log could not be made, or is gone.
+    #[error("the log of the data directory cannot be used")]
+    Log(#[from] LogError),
+}
+
+/// The way out of damaged durable state, in every message about it. A node that forgot a vote or
+/// an entry it had acknowledged must never come back under its old id.
+pub(crate) const REJOIN: &str = "remove this node from the fleet and let it rejoin as a new node, \
+     with a new id and an empty data directory; its bundles can be kept for `export`";
+
+impl HomeError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Io { source, .. } if disk::is_no_space(source) => Code::NoSpace,
+            Self::Io { .. } => Code::LocalIo,
+            Self::InUse { .. } => Code::Busy,
+            Self::NotInitialised { .. } => Code::InvalidConfig,
+            Self::AlreadyInitialised { .. } => Code::AlreadyExists,
+            Self::Orphaned { .. } | Self::Damaged { .. } => Code::Damaged,
+            Self::UnsupportedVersion { .. } => Code::UnsupportedVersion,
+            Self::WrongIdentity { found, expected, .. } if found.fleet != expected.fleet => {
+                Code::WrongFleet
+            }
+            Self::WrongIdentity { .. } => Code::InvalidConfig,
+            Self::Log(error) => error.code(),
+        }
+    }
+}
+
+/// An open, locked data directory. Clones share the lock; it is given back with the last one,
+/// and the log's writer holds one, so that no second process starts while it still writes.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    identity: HomeIdentity,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl DataDir {
+    /// Whether there is a data directory that was initialised to its end.
+    ///
+    /// # Errors
+    /// When it cannot be read, is damaged or newer than this program.
+    pub fn is_initialised(disk: &dyn Disk, path: &Path) -> Result<bool, HomeError> {
+        Ok(read_identity(disk, path)?.is_some_and(|file| file.state == State::Ready))
+    }
+
+    /// Makes a new data directory with an empty log in it. An attempt that was cut off before
+    /// its end is begun anew; nothing can have been acknowledged from it.
+    ///
+    /// # Errors
+    /// When there is one already, parts of one, or the disk says no.
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        identity: HomeIdentity,
+    ) -> Result<Self, HomeError> {
+        disk.create_dir_all(path).map_err(failed("create", path))?;
+        let lock = take_lock(&*disk, path)?;
+        match read_identity(&*disk, path)? {
+            Some(file) if file.state == State::Ready => {
+                return Err(HomeError::AlreadyInitialised {
+                    path: path.to_owned(),
+                    found: file.identity,
+                });
+            }
+            Some(_) => {}
+            None => refuse_orphans(&*disk, path)?,
+        }
+        // The order matters: the name of the directory itself, then HOME saying `initialising`,
+        // then the parts, then HOME saying `ready`. A log without HOME, or HOME `ready` without
+        // a log, can therefore only be the work of damage.
+        disk.sync_dir(disk::parent(path)).map_err(failed("sync", disk::parent(path)))?;
+        write_identity(&*disk, path, identity, State::Initialising)?;
+        let dir =
+            Self { inner: Arc::new(Inner { disk, path: path.to_owned(), identity, _lock: lock }) };
+        for part in [dir.log_dir(), dir.snapshots_dir(), dir.bundles_dir()] {
+            dir.disk().create_dir_all(&part).map_err(failed("create", &part))?;
+        }
+        dir.disk().sync_dir(path).map_err(failed("sync", path))?;
+        log::create(&**dir.disk(), &dir.log_dir(), identity)?;
+        write_identity(&**dir.disk(), path, identity, State::Ready)?;
+        Ok(dir)
+    }
+
+    /// Opens an initialised data directory.
+    ///
+    /// # Errors
+    /// When there is none, another process has it, it is damaged, newer than this program, of
+    /// another fleet or node, or its log is gone.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        expected: HomeIdentity,
+    ) -> Result<Self, HomeError> {
+        let dir = Self::open_any(disk, path)?;
+        if dir.identity() != expected {
+            return Err(HomeError::WrongIdentity {
+                path: path.to_owned(),
+                found: dir.identity(),
+                expected,
+            });
+        }
+        Ok(dir)
+    }
+
+    /// Opens an initialised data directory, whosever it is: for the offline export (A1) and for a
+    /// coordinator that learns who it is from its directory.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`], but for the owner.
+    pub fn open_any(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, HomeError> {
+        let not_initialised = || HomeError::NotInitialised { path: path.to_owned() };
+        if !disk.exists(path).map_err(failed("look for", path))? {
+            return Err(not_initialised());
+        }
+        let Some(before) = read_identity(&*disk, path)? else {
+            refuse_orphans(&*disk, path)?;
+            return Err(not_initialised());
+        };
+        if before.state != State::Ready {
+            return Err(not_initialised());
+        }
+        let lock = take_lock(&*disk, path)?;
+        let dir = Self {
+            inner: Arc::new(Inner {
+                disk,
+                path: path.to_owned(),
+                identity: before.identity,
+                _lock: lock,
+            }),
+        };
+        log::require(&**dir.disk(), &dir.log_dir())?;
+        Ok(dir)
+    }
+
+    /// Opens the data directory, or makes it when there is none yet.
+    ///
+    /// # Errors
+    /// As [`DataDir::create`] and [`DataDir::open`].
+    pub fn open_or_create(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        identity: HomeIdentity,
+    ) -> Result<Self, HomeError> {
+        if Self::is_initialised(&*disk, path)? {
+            Self::open(disk, path, identity)
+        } else {
+            Self::create(disk, path, identity)
+        }
+    }
+
+    /// The disk it is on.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.inner.disk
+    }
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+    /// Whose it is.
+    #[must_use]
+    pub fn identity(&self) -> HomeIdentity {
+        self.inner.identity
+    }
+    /// Where the Raft log and vote are.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.inner.path.join("log")
+    }
+    /// Where the Raft snapshots are.
+    #[must_use]
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.inner.path.join("snapshots")
+    }
+    /// Where the bundles are.
+    #[must_use]
+    pub fn bundles_dir(&self) -> PathBuf {
+        self.inner.path.join("bundles")
+    }
+    /// Where the ledger is. May be deleted at any time; it is rebuilt.
+    #[must_use]
+    pub fn ledger_dir(&self) -> PathBuf {
+        self.inner.path.join("ledger")
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Initialising,
+    Ready,
+}
+
+struct IdentityFile {
+    state: State,
+    identity: HomeIdentity,
+}
+
+fn failed<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> HomeError + use<'a> {
+    move |source| HomeError::Io { action, path: path.to_owned(), source }
+}
+
+fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskLock>, HomeError> {
+    let file = path.join(LOCK_FILE);
+    disk.lock(&file).map_err(|source| {
+        if source.kind() == io::ErrorKind::WouldBlock {
+            HomeError::InUse { path: path.to_owned() }
+        } else {
+            HomeError::Io { action: "lock", path: file, source }
+        }
+    })
+}
+
+fn refuse_orphans(disk: &dyn Disk, path: &Path) -> Result<(), HomeError> {
+    for part in ["log", "snapshots", "bundles", "ledger"] {
+        if disk.exists(&path.join(part)).map_err(failed("look into", path))? {
+            return Err(HomeError::Orphaned { path: path.to_owned(), part });
+        }
+    }
+    Ok(())
+}
+
+// Text, so that a person at night can read whose directory it is; the last line is the CRC-32C
+// of all before it.
+fn write_identity(
+    disk: &dyn Disk,
+    path: &Path,
+    identity: HomeIdentity,
+    state: State,
+) -> Result<(), HomeError> {
+    let file = path.join(IDENTITY_FILE);
+    let state = match state {
+        State::Initialising => "initialising",
+        State::Ready => "ready",
+    };
+    let mut text = format!(
+        "{TITLE}\nversion {HOME_VERSION}\nupgrade none\nstate {state}\nfleet {}\nnode {}\n",
+        identity.fleet, identity.node
+    );
+    let checksum = crc32c::crc32c(text.as_bytes());
+    text.push_str(&format!("crc32c {checksum:08x}\n"));
+    disk::replace_file(disk, &file, text.as_bytes()).map_err(failed("write", &file))
+}
+
+fn read_identity(disk: &dyn Disk, path: &Path) -> Result<Option<IdentityFile>, HomeError> {
+    let file = path.join(IDENTITY_FILE);
+    let content = match disk::read_file(disk, &file) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(HomeError::Io { action: "read", path: file, source }),
+    };
+    let damaged = |what| HomeError::Damaged { path: file.clone(), what };
+    let text = String::from_utf8(content).map_err(|_| damaged("it is no text"))?;
+    let lines: Vec<&str> = text.lines().collect();
+    let field = |line: usize, name: &'static str| {
+        lines
+            .get(line)
+            .and_then(|l| l.strip_prefix(name))
+            .and_then(|l| l.strip_prefix(' '))
+            .ok_or(damaged("a line is missing"))
+    };
+    if lines.first() != Some(&TITLE) {
+        return Err(damaged("the title line is wrong"));
+    }
+    // The version first: a newer file may have more lines and another checksum.
+    let version: u16 =
+        field(1, "version")?.parse().map_err(|_| damaged("the version is no number"))?;
+    if version > HOME_VERSION {
+        return Err(HomeError::UnsupportedVersion { path: path.to_owned(), found: version });
+    }
+    let body = text.len() - lines.last().map_or(0, |l| l.len() + 1);
+    let checksum = u32::from_str_radix(field(6, "crc32c")?, 16)
+        .map_err(|_| damaged("the checksum is no number"))?;
+    if lines.len() != 7
+        || !text.ends_with('\n')
+        || checksum != crc32c::crc32c(&text.as_bytes()[..body])
+    {
+        return Err(damaged("the checksum does not fit"));
+    }
+    if field(2, "upgrade")? != "none" {
+        return Err(damaged("an upgrade was begun that this program does not know"));
+    }
+    let state = match field(3, "state")? {
+        "initialising" => State::Initialising,
+        "ready" => State::Ready,
+        _ => return Err(damaged("the state is unknown")),
+    };
+    let fleet = field(4, "fleet")?.parse().map_err(|_| damaged("the fleet id is wrong"))?;
+    let node = field(5, "node")?.parse().map_err(|_| damaged("the node id is wrong"))?;
+    Ok(Some(IdentityFile { state, identity: HomeIdentity { fleet, node } }))
+}

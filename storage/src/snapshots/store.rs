@@ -1,0 +1,216 @@
+//! The directory of snapshots: which is the newest good one, publishing another, keeping two.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{DamagedSnapshot, SnapshotError, SnapshotWriter, StoredSnapshot};
+use crate::disk::{Disk, EntryKind, TEMPORARY_SUFFIX};
+use crate::home::DataDir;
+use crate::raft_log::LogBounds;
+use crate::raft_types::SnapshotMeta;
+
+/// The newest, and one before it in case the newest is found damaged.
+const KEPT: usize = 2;
+const SUFFIX: &str = ".snap";
+const DAMAGED_SUFFIX: &str = ".damaged";
+
+/// The snapshots of a coordinator. Clones are handles to the same directory.
+#[derive(Debug, Clone)]
+pub struct SnapshotStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    home: DataDir,
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    newest: Option<StoredSnapshot>,
+    /// For the next published file; larger than any before.
+    next_number: u64,
+    /// For the next temporary file.
+    next_temporary: u64,
+}
+
+/// A file's name: its number, which orders files, and the last index it covers, which is needed
+/// just when the file itself cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    number: u64,
+    last_index: u64,
+    path: PathBuf,
+}
+
+impl SnapshotStore {
+    /// Opens the snapshots of a data directory and reads the newest through. A damaged one is put
+    /// aside and returned: the caller raises a finding. Open the log first; `log` says what it
+    /// still holds.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Unrecoverable`] when no good snapshot reaches to where the log begins, or
+    /// the damaged one covers more than the log: the node would forget what it acknowledged. Also
+    /// when a file is of another fleet or a newer version, or the disk says no.
+    pub fn open(
+        home: &DataDir,
+        log: LogBounds,
+    ) -> Result<(Self, Vec<DamagedSnapshot>), SnapshotError> {
+        let dir = home.snapshots_dir();
+        let names = published(&**home.disk(), &dir)?;
+        let next_number = names.last().map_or(1, |name| name.number + 1);
+        let mut bad: Vec<(Name, SnapshotError)> = Vec::new();
+        let mut newest = None;
+        for name in names.into_iter().rev() {
+            let fleet = home.identity().fleet;
+            match StoredSnapshot::verify(home.disk(), &name.path, fleet, true) {
+                Ok(snapshot) => {
+                    newest = Some(snapshot);
+                    break;
+                }
+                Err(error @ (SnapshotError::Damaged { .. } | SnapshotError::Meta { .. })) => {
+                    bad.push((name, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let reaches = newest.as_ref().and_then(StoredSnapshot::last_index);
+        let is_behind_log = log.purged.is_some_and(|p| reaches.is_none_or(|r| r < p.index));
+        let log_last = log.last.map_or(0, |last| last.index);
+        let forgets = bad.iter().any(|(name, _)| name.last_index > log_last);
+        if is_behind_log || forgets {
+            let (path, source) = match bad.into_iter().next() {
+                Some((name, error)) => (name.path, Some(Box::new(error))),
+                None => (dir, None),
+            };
+            return Err(SnapshotError::Unrecoverable { path, source });
+        }
+        // Only now: had it been put aside before the checks, the next start would not see it.
+        let damaged = put_aside(bad, &**home.disk())?;
+        remove_with_suffix(&**home.disk(), &dir, TEMPORARY_SUFFIX)?;
+        // A process that died may have renamed a file without living to sync the directory, and
+        // the log will be purged on the strength of what is seen here.
+        home.disk().sync_dir(&dir).map_err(SnapshotError::io("sync", &dir))?;
+        let state = State { newest, next_number, next_temporary: 0 };
+        let inner = Inner { home: home.clone(), dir, state: Mutex::new(state) };
+        Ok((Self { inner: Arc::new(inner) }, damaged))
+    }
+
+    /// The newest published snapshot.
+    #[must_use]
+    pub fn newest(&self) -> Option<StoredSnapshot> {
+        self.lock().newest.clone()
+    }
+
+    /// Begins a snapshot, to be filled by the state machine or from the network.
+    ///
+    /// # Errors
+    /// As the system reports it.
+    pub fn writer(&self, meta: &SnapshotMeta) -> Result<SnapshotWriter, SnapshotError> {
+        let number = {
+            let mut state = self.lock();
+            state.next_temporary += 1;
+            state.next_temporary
+        };
+        let path = self.inner.dir.join(format!("writing-{number}{TEMPORARY_SUFFIX}"));
+        let fleet = self.inner.home.identity().fleet;
+        SnapshotWriter::create(Arc::clone(self.inner.home.disk()), fleet, path, meta)
+    }
+
+    /// Makes a finished snapshot the node's newest, durably; only then may the log be purged up
+    /// to it. Nothing happens when it already is, or when the newest covers more.
+    ///
+    /// # Errors
+    /// As the system reports it; the newest is then still the one before, and what it covers must
+    /// not be purged.
+    pub fn publish(&self, snapshot: &StoredSnapshot) -> Result<(), SnapshotError> {
+        let disk = self.inner.home.disk();
+        let mut state = self.lock();
+        let covered = state.newest.as_ref().and_then(|newest| newest.meta().last_log_id);
+        if snapshot.place().is_published || covered > snapshot.meta().last_log_id {
+            return Ok(());
+        }
+        let path = self.inner.dir.join(format!(
+            "{:016x}-{:016x}{SUFFIX}",
+            state.next_number,
+            snapshot.last_index().unwrap_or(0)
+        ));
+        {
+            let mut place = snapshot.place();
+            disk.rename(&place.path, &path).map_err(SnapshotError::io("rename", &place.path))?;
+            place.path = path;
+            disk.sync_dir(&self.inner.dir).map_err(SnapshotError::io("sync", &self.inner.dir))?;
+            // Not before: after a failed sync the file goes with its last handle.
+            place.is_published = true;
+        }
+        state.next_number += 1;
+        state.newest = Some(snapshot.clone());
+        self.prune()
+    }
+
+    fn prune(&self) -> Result<(), SnapshotError> {
+        let disk = &**self.inner.home.disk();
+        let dir = &self.inner.dir;
+        for name in published(disk, dir)?.iter().rev().skip(KEPT) {
+            disk.remove(&name.path).map_err(SnapshotError::io("remove", &name.path))?;
+        }
+        remove_with_suffix(disk, dir, DAMAGED_SUFFIX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Published files, oldest first.
+fn published(disk: &dyn Disk, dir: &Path) -> Result<Vec<Name>, SnapshotError> {
+    let mut names: Vec<Name> = entries(disk, dir)?
+        .into_iter()
+        .filter_map(|path| {
+            let stem = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
+            let (number, last_index) = stem.split_once('-')?;
+            Some(Name {
+                number: u64::from_str_radix(number, 16).ok()?,
+                last_index: u64::from_str_radix(last_index, 16).ok()?,
+                path: path.clone(),
+            })
+        })
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn entries(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
+    let entries = disk.list(dir).map_err(SnapshotError::io("list", dir))?;
+    Ok(entries
+        .into_iter()
+        .filter(|entry| entry.kind == EntryKind::File)
+        .map(|entry| dir.join(entry.name))
+        .collect())
+}
+
+fn put_aside(
+    bad: Vec<(Name, SnapshotError)>,
+    disk: &dyn Disk,
+) -> Result<Vec<DamagedSnapshot>, SnapshotError> {
+    bad.into_iter()
+        .map(|(name, error)| {
+            let mut aside = name.path.clone().into_os_string();
+            aside.push(DAMAGED_SUFFIX);
+            let aside = PathBuf::from(aside);
+            disk.rename(&name.path, &aside).map_err(SnapshotError::io("rename", &name.path))?;
+            Ok(DamagedSnapshot { path: aside, error })
+        })
+        .collect()
+}
+
+fn remove_with_suffix(disk: &dyn Disk, dir: &Path, suffix: &str) -> Result<(), SnapshotError> {
+    for path in entries(disk, dir)? {
+        if path.as_os_str().as_encoded_bytes().ends_with(suffix.as_bytes()) {
+            disk.remove(&path).map_err(SnapshotError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
