@@ -1,0 +1,372 @@
+//! Our side: the real binary, three coordinator processes and an agent process per cluster, set
+//! up by config files and verbs as a person would, driven by the operator's verbs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::memory::Memory;
+use crate::pki::Pki;
+use crate::process::{self, Finished, Server};
+use crate::progress::say;
+use crate::{files, ports};
+
+/// Coordinators of a fleet, and nodes of its peers.
+pub(crate) const NODES: usize = 3;
+/// The product's default timing, written into the config so that both sides surely have it.
+pub(crate) const HEARTBEAT_MS: u64 = 200;
+const ELECTION_TIMEOUT_MIN_MS: u64 = 600;
+/// See [`HEARTBEAT_MS`].
+pub(crate) const ELECTION_TIMEOUT_MAX_MS: u64 = 1200;
+
+const FLEET_ID: &str = "62656e6368657362656e636865736265";
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// A node that was away may have to fetch a gibibyte.
+const WHOLE_DEADLINE: Duration = Duration::from_secs(180);
+
+/// The binary that is measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Program(PathBuf);
+
+impl Program {
+    /// A binary that is there already.
+    pub(crate) fn at(path: &Path) -> Result<Self> {
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("there is no program {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Builds it, optimised, into the target directory of this program.
+    pub(crate) fn build() -> Result<Self> {
+        say("building target/release/strongroom");
+        let target = files::target_directory()?;
+        // Set by `cargo run`.
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command
+            .args(["build", "--release", "--locked", "--package", "cli", "--target-dir"])
+            .arg(&target)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        process::run(&mut command)?;
+        Self::at(&target.join("release/strongroom"))
+    }
+
+    /// A verb without settings from the environment.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.0);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("STRONGROOM_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+}
+
+/// Three running coordinators.
+pub(crate) struct Fleet {
+    program: Program,
+    directory: PathBuf,
+    pki: Pki,
+    ports: [u16; NODES],
+    servers: [Option<Server>; NODES],
+}
+
+impl Fleet {
+    /// Sets up a fleet in `directory`, starts it and waits until it has a leader.
+    pub(crate) fn start(program: &Program, directory: &Path) -> Result<Self> {
+        let operator = directory.join("operator");
+        std::fs::create_dir_all(&operator)
+            .with_context(|| format!("cannot make {}", operator.display()))?;
+        process::run(program.command().args(["key", "init", "--out"]).arg(&operator))?;
+        let mut fleet = Self {
+            program: program.clone(),
+            directory: directory.to_owned(),
+            pki: Pki::new(&directory.join("pki"), FLEET_ID)?,
+            ports: ports::free()?,
+            servers: std::array::from_fn(|_| None),
+        };
+        fleet.write_coordinator_configs()?;
+        let tls = fleet.pki.operator()?.table();
+        let config = format!("coordinators = {:?}\n{tls}", fleet.addresses());
+        write(&operator.join("operator.toml"), &config)?;
+        for without in 0..NODES {
+            // An operator who has heard which coordinator is down, as etcd's client is told too.
+            let mut survivors = fleet.addresses();
+            survivors.remove(without);
+            let directory = fleet.operator_without(without);
+            std::fs::create_dir_all(&directory)?;
+            let config = format!("coordinators = {survivors:?}\n{tls}");
+            write(&directory.join("operator.toml"), &config)?;
+        }
+        for at in 0..NODES {
+            fleet.start_node(at)?;
+        }
+        fleet.wait_whole()?;
+        Ok(fleet)
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+    }
+
+    fn coordinator(&self, at: usize) -> PathBuf {
+        self.directory.join(format!("coordinator-{}", at + 1))
+    }
+
+    fn operator_without(&self, at: usize) -> PathBuf {
+        self.directory.join(format!("operator-without-{}", at + 1))
+    }
+
+    fn write_coordinator_configs(&self) -> Result<()> {
+        let recovery = RecoveryPublic::read(&self.directory.join("operator/recovery.pub"))?;
+        let mut common = format!(
+            "[fleet]\nid = {FLEET_ID:?}\nname = \"benches\"\nrecovery_hpke = {:?}\n\
+             recovery_signing = {:?}\n[raft]\nheartbeat_ms = {HEARTBEAT_MS}\n\
+             election_timeout_min_ms = {ELECTION_TIMEOUT_MIN_MS}\n\
+             election_timeout_max_ms = {ELECTION_TIMEOUT_MAX_MS}\n",
+            recovery.hpke, recovery.signing
+        );
+        for (at, address) in self.addresses().iter().enumerate() {
+            let id = at + 1;
+            common.push_str(&format!(
+                "[[members]]\nid = {id}\nname = \"coordinator-{id}\"\naddress = {address:?}\n"
+            ));
+        }
+        for (at, address) in self.addresses().iter().enumerate() {
+            let id = at + 1;
+            let tls = self.pki.coordinator(id)?.table();
+            let directory = self.coordinator(at);
+            std::fs::create_dir_all(&directory)?;
+            let config = format!(
+                "node_id = {id}\nname = \"coordinator-{id}\"\ndata_dir = \"data\"\n\
+                 listen = {address:?}\n{tls}{common}"
+            );
+            write(&directory.join("coordinator.toml"), &config)?;
+        }
+        Ok(())
+    }
+
+    /// Starts one coordinator, counting from 0.
+    pub(crate) fn start_node(&mut self, at: usize) -> Result<()> {
+        let name = format!("coordinator-{}", at + 1);
+        let directory = self.coordinator(at);
+        let mut command = self.program.command();
+        command
+            .args(["--log", "json", "coordinator", "run", "--stop-with-stdin", "--config"])
+            .arg(directory.join("coordinator.toml"));
+        let server = Server::start(&name, &mut command, &directory.join("log"))?;
+        self.servers[at] = Some(server);
+        Ok(())
+    }
+
+    /// Waits until all coordinators answer, none lags, and none lacks a bundle.
+    pub(crate) fn wait_whole(&mut self) -> Result<()> {
+        process::until("a whole fleet", WHOLE_DEADLINE, || {
+            for server in self.servers.iter_mut().flatten() {
+                server.require_alive()?;
+            }
+            // Between two leaders nobody answers.
+            let Ok(status) = self.status() else { return Ok(None) };
+            let Some(nodes) = status.get("nodes").and_then(Value::as_array) else {
+                bail!("`strongroom status` names no nodes: {status}");
+            };
+            let is_whole = |node: &Value| {
+                node.get("reachable") == Some(&Value::Bool(true))
+                    && number(node, "lag") == Some(0)
+                    && number(node, "missing_bundles") == Some(0)
+            };
+            let led = number(&status, "leader_id").is_some();
+            Ok((led && nodes.len() == NODES && nodes.iter().all(is_whole)).then_some(()))
+        })
+    }
+
+    /// Which coordinator leads, counting from 0.
+    pub(crate) fn leader(&self) -> Result<usize> {
+        let leader = number(&self.status()?, "leader_id").context("the fleet has no leader")?;
+        let at = usize::try_from(leader)?.checked_sub(1).filter(|at| *at < NODES);
+        at.with_context(|| format!("node {leader} leads, which is not of this fleet"))
+    }
+
+    /// SIGKILLs one coordinator.
+    pub(crate) fn kill(&mut self, at: usize, memory: &mut Memory) -> Result<()> {
+        let server = self.servers[at].take().context("that coordinator does not run")?;
+        memory.of_coordinator(&server)?;
+        server.kill()
+    }
+
+    /// A small write to any coordinator but one: a cluster becomes known.
+    pub(crate) fn write(&self, without: usize, name: &str, signing_key: &Path) -> Command {
+        let mut command = self.program.command();
+        command
+            .arg("--operator-dir")
+            .arg(self.operator_without(without))
+            .args(["cluster", "register", name, "--signing-key"])
+            .arg(signing_key);
+        command
+    }
+
+    /// The keys of a cluster in a directory of its own, which is given back.
+    pub(crate) fn make_keys(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.directory.join(name);
+        process::run(self.program.command().args(["agent", "init", "--dir"]).arg(&directory))?;
+        Ok(directory)
+    }
+
+    /// Makes a cluster whose agent backs up `source`, and starts the agent.
+    pub(crate) fn enrol(&self, name: &str, source: &Path) -> Result<Agent> {
+        let directory = self.make_keys(name)?;
+        let mut register = self.operator();
+        register
+            .args(["--output", "json", "cluster", "register", name, "--signing-key"])
+            .arg(directory.join("signing.key"));
+        let cluster = json(&process::run(&mut register)?)?;
+        let id = cluster.get("cluster_id").and_then(Value::as_str);
+        let id = id.with_context(|| format!("registering gave no cluster_id: {cluster}"))?;
+        // A path of a socket has at most 107 bytes; the working directory may be deep.
+        let sockets = tempfile::Builder::new().prefix("strongroom-").tempdir()?;
+        let socket = sockets.path().join("agent.sock");
+        let config = format!(
+            "cluster = {name:?}\ncoordinators = {:?}\nstate_dir = \".\"\nsocket = {socket:?}\n\
+             recovery_key = {:?}\n{}[[sources]]\nkind = \"directory\"\npath = {source:?}\n",
+            self.addresses(),
+            self.directory.join("operator/recovery.pub"),
+            self.pki.agent(id)?.table(),
+        );
+        write(&directory.join("agent.toml"), &config)?;
+        let mut command = self.program.command();
+        command
+            .args(["--log", "json", "agent", "run", "--stop-with-stdin", "--config"])
+            .arg(directory.join("agent.toml"));
+        let mut server = Server::start(name, &mut command, &directory.join("log"))?;
+        process::until("the agent's socket", READY_DEADLINE, || {
+            server.require_alive()?;
+            Ok(std::os::unix::net::UnixStream::connect(&socket).ok().map(|_| ()))
+        })?;
+        Ok(Agent { name: name.to_owned(), directory, socket, server, _sockets: sockets })
+    }
+
+    /// Has the agent back up now; ends when a majority of the coordinators has fsynced it.
+    pub(crate) fn backup(&self, agent: &Agent) -> Result<Finished> {
+        process::run(self.operator().args(["backup", "now", "--socket"]).arg(&agent.socket))
+    }
+
+    /// Restores a cluster's newest point into `target`.
+    pub(crate) fn restore(&self, agent: &Agent, target: &Path) -> Result<Finished> {
+        let point = self.newest_point(&agent.name)?;
+        let mut command = self.operator();
+        command
+            .args(["restore", "--cluster", &agent.name, "--point", &point, "--kek"])
+            .arg(agent.directory.join("kek.key"))
+            .arg("--to")
+            .arg(target);
+        process::run(&mut command)
+    }
+
+    /// Bytes of bundles on one coordinator, once all of them have everything.
+    pub(crate) fn bytes_of_one_copy(&mut self) -> Result<u64> {
+        self.wait_whole()?;
+        let mut most = 0;
+        for at in 0..NODES {
+            most = most.max(files::bytes_below(&self.coordinator(at).join("data/bundles"))?);
+        }
+        Ok(most)
+    }
+
+    /// Stops all, and notes what they needed.
+    pub(crate) fn stop(mut self, memory: &mut Memory) -> Result<()> {
+        for server in self.servers.iter().flatten() {
+            memory.of_coordinator(server)?;
+        }
+        for server in self.servers.iter_mut().filter_map(Option::take) {
+            server.stop()?;
+        }
+        Ok(())
+    }
+
+    fn operator(&self) -> Command {
+        let mut command = self.program.command();
+        command.arg("--operator-dir").arg(self.directory.join("operator"));
+        command
+    }
+
+    fn status(&self) -> Result<Value> {
+        json(&process::run(self.operator().args(["--output", "json", "status"]))?)
+    }
+
+    fn newest_point(&self, cluster: &str) -> Result<String> {
+        let status = self.status()?;
+        let clusters = status.get("clusters").and_then(Value::as_array);
+        let found = clusters
+            .into_iter()
+            .flatten()
+            .find(|entry| entry.pointer("/cluster/name").and_then(Value::as_str) == Some(cluster));
+        let point = found.and_then(|entry| entry.pointer("/newest/point")?.as_str());
+        Ok(point.with_context(|| format!("cluster {cluster} has no point: {status}"))?.to_owned())
+    }
+}
+
+/// A running agent of one cluster.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    name: String,
+    directory: PathBuf,
+    socket: PathBuf,
+    server: Server,
+    _sockets: tempfile::TempDir,
+}
+
+impl Agent {
+    /// User and system time of the agent since its start.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        self.server.cpu()
+    }
+
+    /// Stops it, and notes what it needed.
+    pub(crate) fn stop(self, memory: &mut Memory) -> Result<()> {
+        memory.of_agent(&self.server)?;
+        self.server.stop()
+    }
+}
+
+/// The public halves that coordinators are told.
+struct RecoveryPublic {
+    hpke: String,
+    signing: String,
+}
+
+impl RecoveryPublic {
+    fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is no public half", path.display()))
+    }
+
+    /// Lines of a name and 64 hexadecimal digits.
+    fn parse(text: &str) -> Option<Self> {
+        let value = |name: &str| {
+            let words = text.lines().filter_map(|line| line.split_once(' '));
+            let found = words.into_iter().find(|(word, _)| *word == name);
+            found.map(|(_, value)| value.trim().to_owned()).filter(|value| value.len() == 64)
+        };
+        Some(Self { hpke: value("hpke")?, signing: value("signing")? })
+    }
+}
+
+/// The last line of a verb's answer, which is JSON.
+fn json(finished: &Finished) -> Result<Value> {
+    let line = finished.stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+    serde_json::from_slice(line.unwrap_or_default()).context("a verb's answer is not JSON")
+}
+
+fn number(value: &Value, name: &str) -> Option<u64> {
+    value.get(name).and_then(Value::as_u64)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
