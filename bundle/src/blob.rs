@@ -243,3 +243,7 @@ fn item_aad(fleet: FleetId, cluster: ClusterId, dek: DekId, id: BlobId) -> Vec<u
         id.as_bytes(),
     ])
 }
+
+#[cfg(test)]
+#[path = "blob_tests.rs"]
+mod tests;

@@ -255,6 +255,14 @@ fn invariant_k2_records_are_bound_to_their_place_and_number() {
 }
 
 #[test]
+fn lead_and_header_name_the_same_kind() {
+    let world = World::new(1);
+    let forged = forge_header(&world.full_file, |header| header.kind = BundleKind::Config);
+    let error = verify_bytes(&forged, &Expect::anything()).unwrap_err();
+    assert_eq!(error.to_string(), "the bundle's header field kind is not valid");
+}
+
+#[test]
 fn a_manifest_of_another_cluster_is_refused_by_name() {
     let world = World::new(1);
     let error = open_manifest(
