@@ -2,16 +2,23 @@
 //! restore, export and the checks of a point. Knows the protocol and the sealed format; never a
 //! coordinator's insides (design section 3).
 
+pub mod backup;
 mod beneath;
 pub mod config;
 pub mod export;
 pub mod heads;
 pub mod home;
+mod local;
 pub mod opened;
 pub mod patterns;
 pub mod point_store;
 pub mod progress;
+mod run;
 pub mod sources;
+mod telemetry;
+mod upload;
 
 pub use home::init;
+pub use local::SocketError;
 pub use opened::{OpenedPoint, Opener};
+pub use run::{AgentError, run};

@@ -1,0 +1,222 @@
+//! Comparing what sources list with what the last point holds, and putting the new point's list
+//! together from both. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bundle::{Item, ItemKey, ItemKind, Location, Manifest, Piece};
+use proto_types::{BundleId, LogTime};
+
+use super::BackupError;
+use super::decide::Usage;
+use super::hints::Hint;
+use super::previous::Previous;
+use super::seal::{KnownBlobs, SealOutput};
+use crate::sources::{Entry, EntryKind, Timestamp};
+
+/// File systems stamp changes with a clock that ticks every 4 to 10 ms. What changed so shortly
+/// before it was read may change again under the same stamp, so its `stat` proves nothing.
+const TICK_MILLIS: u64 = 50;
+
+/// One source's entries, each with the item of the last point that it still equals.
+pub(crate) struct Survey {
+    pub(crate) source: String,
+    pub(crate) entries: Vec<Entry>,
+    /// Index into the last point's items.
+    pub(crate) reuse: Vec<Option<usize>>,
+}
+
+impl Survey {
+    /// What has to be read.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().zip(&self.reuse).filter(|(_, reuse)| reuse.is_none()).map(|(e, _)| e)
+    }
+
+    /// Compares a source's entries, sorted by path, with the last point.
+    pub(crate) fn make(source: &str, entries: Vec<Entry>, previous: Option<&Previous>) -> Self {
+        let Some(previous) = previous else {
+            let reuse = vec![None; entries.len()];
+            return Self { source: source.to_owned(), entries, reuse };
+        };
+        let items = &previous.current.items;
+        let mut at = items.partition_point(|item| item.key.source.as_str() < source);
+        let reuse = entries
+            .iter()
+            .map(|entry| {
+                while items
+                    .get(at)
+                    .is_some_and(|item| item.key.source == source && item.key.path < entry.path)
+                {
+                    at += 1;
+                }
+                let item = items.get(at)?;
+                let hint = previous.hints.get(at).copied().flatten()?;
+                let equal = item.key.source == source
+                    && item.key.path == entry.path
+                    && same_kind(item.kind, entry.kind)
+                    && hint == Hint::of(&entry.stat)
+                    && keeps_its_place(item, entry.secret);
+                equal.then_some(at)
+            })
+            .collect();
+        Self { source: source.to_owned(), entries, reuse }
+    }
+
+    /// Has everything read anew whose blobs are in one of these bundles.
+    pub(crate) fn read_again(&mut self, items: &[Item], bundles: &BTreeSet<BundleId>) {
+        for reuse in &mut self.reuse {
+            let stays = |index: usize| {
+                let pieces = items[index].content.iter().filter_map(Piece::config_blob);
+                pieces.into_iter().all(|(bundle, _)| !bundles.contains(&bundle))
+            };
+            *reuse = reuse.filter(|index| stays(*index));
+        }
+    }
+
+    /// Has everything read anew.
+    pub(crate) fn read_all(&mut self) {
+        self.reuse.fill(None);
+    }
+}
+
+/// Whether nothing needs to be read, and nothing is gone.
+pub(crate) fn is_unchanged(surveys: &[Survey], previous: &Previous) -> bool {
+    let reused: usize = surveys.iter().map(|s| s.reuse.iter().flatten().count()).sum();
+    surveys.iter().all(|survey| survey.reuse.iter().all(Option::is_some))
+        && reused == previous.current.items.len()
+}
+
+/// Items that a delta against the base would list, if everything that is read has changed.
+pub(crate) fn delta_items(surveys: &[Survey], previous: &Previous) -> u64 {
+    let diff = bundle::diff(&previous.base.manifest.items, &previous.current.items);
+    let already: BTreeSet<&ItemKey> = diff
+        .added
+        .iter()
+        .chain(&diff.removed)
+        .map(|item| &item.key)
+        .chain(diff.changed.iter().map(|change| &change.new.key))
+        .collect();
+    let mut seen = BTreeSet::new();
+    let mut fresh = 0_u64;
+    for survey in surveys {
+        for (entry, reuse) in survey.entries.iter().zip(&survey.reuse) {
+            let key = ItemKey { source: survey.source.clone(), path: entry.path.clone() };
+            if reuse.is_none() && !already.contains(&key) {
+                fresh += 1;
+            }
+            seen.insert(key);
+        }
+    }
+    let gone = previous
+        .current
+        .items
+        .iter()
+        .filter(|item| !seen.contains(&item.key) && !already.contains(&item.key))
+        .count();
+    already.len() as u64 + fresh + gone as u64
+}
+
+/// How much of each config bundle unchanged items still need.
+pub(crate) fn usages(
+    surveys: &[Survey],
+    items: &[Item],
+    totals: &BTreeMap<BundleId, u64>,
+) -> Vec<Usage> {
+    let mut live: BTreeMap<BundleId, HashMap<u64, u64>> = BTreeMap::new();
+    for index in surveys.iter().flat_map(|survey| survey.reuse.iter().flatten()) {
+        for (bundle, blob) in items[*index].content.iter().filter_map(Piece::config_blob) {
+            // A record that several items share is there once.
+            live.entry(bundle).or_default().insert(blob.offset, blob.record_len());
+        }
+    }
+    totals
+        .iter()
+        .map(|(bundle, total)| Usage {
+            bundle: *bundle,
+            live: live.get(bundle).map_or(0, |records| records.values().sum()),
+            total: *total,
+        })
+        .collect()
+}
+
+/// Blobs of the last point that need not be sealed again.
+pub(crate) fn known_blobs(items: &[Item], except: &BTreeSet<BundleId>) -> KnownBlobs {
+    items
+        .iter()
+        .flat_map(|item| &item.content)
+        .filter_map(|piece| match *piece {
+            Piece::Blob { id, location: Location::Config { bundle, .. }, .. }
+                if !except.contains(&bundle) =>
+            {
+                Some((id, *piece))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The new point's items and what to remember of each.
+pub(crate) struct Assembled {
+    pub(crate) items: Vec<Item>,
+    pub(crate) hints: Vec<Option<Hint>>,
+}
+
+/// Puts reused and newly read items together. What vanished meanwhile is left out.
+pub(crate) fn assemble(
+    surveys: &[Survey],
+    output: &SealOutput,
+    previous: Option<&Previous>,
+    listed: LogTime,
+) -> Result<Assembled, BackupError> {
+    let mut assembled = Assembled { items: Vec::new(), hints: Vec::new() };
+    for ((survey, collected), troubles) in
+        surveys.iter().zip(&output.collected).zip(&output.troubles)
+    {
+        let troubled: BTreeSet<&[u8]> = troubles.iter().map(|(_, path)| &path[..]).collect();
+        let mut collected = collected.iter().peekable();
+        for (entry, reuse) in survey.entries.iter().zip(&survey.reuse) {
+            if let Some((index, previous)) = reuse.zip(previous) {
+                assembled.items.push(previous.current.items[index].clone());
+                assembled.hints.push(previous.hints[index]);
+            } else if let Some(read) = collected.next_if(|read| read.entry.path == entry.path) {
+                assembled.items.push(output.item(&survey.source, read)?);
+                let stat = &read.entry.stat;
+                let sure =
+                    is_settled(stat.changed, listed) && !troubled.contains(&read.entry.path[..]);
+                assembled.hints.push(sure.then(|| Hint::of(stat)));
+            }
+        }
+    }
+    Ok(assembled)
+}
+
+/// Whether two lists are the same to the byte, so that a statement can stand for a manifest.
+pub(crate) fn same_list(items: &[Item], current: &Manifest) -> bool {
+    items == current.items
+}
+
+fn is_settled(changed: Timestamp, listed: LogTime) -> bool {
+    let seconds = u64::try_from(changed.seconds).unwrap_or(0);
+    let millis = seconds.saturating_mul(1000) + u64::from(changed.nanoseconds / 1_000_000);
+    millis.saturating_add(TICK_MILLIS) < listed.as_millis()
+}
+
+const fn same_kind(item: ItemKind, entry: EntryKind) -> bool {
+    matches!(
+        (item, entry),
+        (ItemKind::File, EntryKind::File)
+            | (ItemKind::Directory, EntryKind::Directory)
+            | (ItemKind::Symlink, EntryKind::Symlink)
+    )
+}
+
+/// Whether an item's content is where the config now wants it: key bundle or config bundle.
+fn keeps_its_place(item: &Item, secret: bool) -> bool {
+    item.content.iter().all(|piece| match piece {
+        Piece::Blob { location, .. } => (*location == Location::Key) == secret,
+        Piece::Hole { .. } => true,
+    })
+}
+
+#[cfg(test)]
+#[path = "assemble_tests.rs"]
+mod tests;

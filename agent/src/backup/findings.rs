@@ -1,0 +1,131 @@
+//! What a person should know of a source, as findings of the fleet. They carry counts only: paths
+//! are plaintext (invariant K1) and stay in the agent's own log.
+
+use std::collections::BTreeMap;
+
+use proto::v1::{self, Severity};
+
+use crate::sources::Trouble;
+
+const KINDS: [Trouble; 4] = [
+    Trouble::Unreadable,
+    Trouble::ChangedWhileRead,
+    Trouble::Special,
+    Trouble::AttributesUnreadable,
+];
+
+/// How often each kind of trouble occurred, per source.
+pub(crate) type Troubles = BTreeMap<(String, Trouble), u64>;
+
+/// Counts a source's troubles and writes their paths to the local log.
+pub(crate) fn count(troubles: &mut Troubles, source: &str, found: &[(Trouble, Vec<u8>)]) {
+    for (trouble, path) in found {
+        let path = String::from_utf8_lossy(path);
+        tracing::warn!(source, %path, trouble = kind(*trouble), "not backed up as it should be");
+        *troubles.entry((source.to_owned(), *trouble)).or_default() += 1;
+    }
+}
+
+/// Why a source's part is not proved complete, if it is not.
+pub(crate) fn unproved(troubles: &Troubles, source: &str) -> Option<String> {
+    let of = |trouble| troubles.get(&(source.to_owned(), trouble)).copied().unwrap_or(0);
+    let reasons: Vec<String> = [
+        (of(Trouble::Unreadable), "unreadable"),
+        (of(Trouble::ChangedWhileRead), "changed while read"),
+        (of(Trouble::AttributesUnreadable), "with unreadable attributes"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect();
+    (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
+/// The findings to raise, and those to clear: all other kinds of these sources.
+pub(crate) fn report(
+    troubles: &Troubles,
+    sources: &[String],
+) -> (Vec<v1::Finding>, Vec<v1::Finding>) {
+    let mut raise = Vec::new();
+    let mut clear = Vec::new();
+    for source in sources {
+        for trouble in KINDS {
+            let mut finding = v1::Finding {
+                kind: kind(trouble).to_owned(),
+                subject: source.clone(),
+                ..v1::Finding::default()
+            };
+            match troubles.get(&(source.clone(), trouble)) {
+                Some(count) => {
+                    let (severity, what, remedy) = words(trouble);
+                    finding.set_severity(severity);
+                    finding.message = format!("{count} {what}");
+                    finding.remedy = remedy.to_owned();
+                    raise.push(finding);
+                }
+                None => clear.push(finding),
+            }
+        }
+    }
+    (raise, clear)
+}
+
+const fn kind(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::Unreadable => "source-unreadable",
+        Trouble::ChangedWhileRead => "source-changed-while-read",
+        Trouble::Special => "source-special-file",
+        Trouble::AttributesUnreadable => "source-attributes-unreadable",
+    }
+}
+
+const fn words(trouble: Trouble) -> (Severity, &'static str, &'static str) {
+    match trouble {
+        Trouble::Unreadable => (
+            Severity::Critical,
+            "items could not be read and are not in the newest point",
+            "let the agent's user read them; the agent's log names them",
+        ),
+        Trouble::ChangedWhileRead => (
+            Severity::Warning,
+            "files changed each time they were read; their newest copy may mix two states",
+            "back up when nobody writes, or exclude them; the agent's log names them",
+        ),
+        Trouble::Special => (
+            Severity::Info,
+            "fifos, sockets or devices are left out",
+            "exclude them to silence this; the agent's log names them",
+        ),
+        Trouble::AttributesUnreadable => (
+            Severity::Warning,
+            "items were kept without their extended attributes",
+            "let the agent's user read them; the agent's log names them",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invariant_k1_findings_carry_counts_and_no_paths() {
+        let mut troubles = Troubles::new();
+        let found = [
+            (Trouble::Unreadable, b"secret/name".to_vec()),
+            (Trouble::Unreadable, b"secret/other".to_vec()),
+            (Trouble::Special, b"secret/fifo".to_vec()),
+        ];
+        count(&mut troubles, "conf", &found);
+        let sources = ["conf".to_owned(), "keys".to_owned()];
+        let (raise, clear) = report(&troubles, &sources);
+        let kinds: Vec<(&str, &str)> =
+            raise.iter().map(|f| (f.kind.as_str(), f.subject.as_str())).collect();
+        assert_eq!(kinds, [("source-unreadable", "conf"), ("source-special-file", "conf")]);
+        assert!(raise[0].message.starts_with("2 items could not be read"));
+        assert!(raise.iter().all(|f| !f.message.contains("secret") && !f.remedy.is_empty()));
+        assert_eq!(clear.len(), 6);
+        assert_eq!(unproved(&troubles, "conf").as_deref(), Some("2 unreadable"));
+        assert_eq!(unproved(&troubles, "keys"), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! The agent's memory of what `stat` said of the items it last sent, in sled: small values, never
+//! the only copy of anything. It is bound to the head it was made for; any other head, damage or
+//! loss costs one reading of the sources and nothing else. Names are kept as hashes only.
+
+use std::path::Path;
+
+use bundle::{Item, ItemKey};
+use proto_types::{BundleId, Sequence};
+use sha2::{Digest, Sha256};
+
+use crate::sources::{Stat, Timestamp};
+
+const CACHE_BYTES: u64 = 4 << 20;
+const HEAD_KEY: &[u8] = b"head";
+const HINT_BYTES: usize = 44;
+
+/// What is compared to tell that an entry did not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hint {
+    size: u64,
+    mode: u32,
+    modified: Timestamp,
+    changed: Timestamp,
+    inode: u64,
+}
+
+impl Hint {
+    /// The part of a `stat` that moves with every change.
+    pub(crate) const fn of(stat: &Stat) -> Self {
+        Self {
+            size: stat.size,
+            mode: stat.mode,
+            modified: stat.modified,
+            changed: stat.changed,
+            inode: stat.inode,
+        }
+    }
+
+    fn encode(&self) -> [u8; HINT_BYTES] {
+        let mut out = [0; HINT_BYTES];
+        out[..8].copy_from_slice(&self.size.to_le_bytes());
+        out[8..12].copy_from_slice(&self.mode.to_le_bytes());
+        out[12..20].copy_from_slice(&self.modified.seconds.to_le_bytes());
+        out[20..24].copy_from_slice(&self.modified.nanoseconds.to_le_bytes());
+        out[24..32].copy_from_slice(&self.changed.seconds.to_le_bytes());
+        out[32..36].copy_from_slice(&self.changed.nanoseconds.to_le_bytes());
+        out[36..].copy_from_slice(&self.inode.to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; HINT_BYTES] = bytes.try_into().ok()?;
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let half = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        Some(Self {
+            size: word(0),
+            mode: half(8),
+            modified: Timestamp { seconds: word(12).cast_signed(), nanoseconds: half(20) },
+            changed: Timestamp { seconds: word(24).cast_signed(), nanoseconds: half(32) },
+            inode: word(36),
+        })
+    }
+}
+
+/// The store of hints.
+pub(crate) struct Hints {
+    db: sled::Db,
+}
+
+impl Hints {
+    /// Opens the store; one that cannot be read is thrown away.
+    pub(crate) fn open(path: &Path) -> Result<Self, sled::Error> {
+        let open = || {
+            sled::Config::new()
+                .path(path)
+                .cache_capacity(CACHE_BYTES)
+                .mode(sled::Mode::LowSpace)
+                .open()
+        };
+        let db = match open() {
+            Ok(db) => db,
+            Err(error) => {
+                tracing::warn!(%error, "the cache cannot be read: everything will be read again");
+                std::fs::remove_dir_all(path)?;
+                open()?
+            }
+        };
+        Ok(Self { db })
+    }
+
+    /// The hints of these items, in their order, if they were made for this head.
+    pub(crate) fn load(
+        &self,
+        head: (Sequence, BundleId),
+        items: &[Item],
+    ) -> Result<Vec<Option<Hint>>, sled::Error> {
+        if self.db.get(HEAD_KEY)?.as_deref() != Some(&head_value(head)[..]) {
+            return Ok(vec![None; items.len()]);
+        }
+        items
+            .iter()
+            .map(|item| Ok(self.db.get(key(&item.key))?.and_then(|value| Hint::decode(&value))))
+            .collect()
+    }
+
+    /// Replaces everything, for a new lineage or after another agent's points.
+    pub(crate) fn reset(&self) -> Result<(), sled::Error> {
+        self.db.clear()
+    }
+
+    /// Notes the head that was acknowledged, with what changed. One batch: hints and head belong
+    /// together.
+    pub(crate) fn note<'a>(
+        &self,
+        head: (Sequence, BundleId),
+        changed: impl Iterator<Item = (&'a ItemKey, Option<Hint>)>,
+    ) -> Result<(), sled::Error> {
+        let mut batch = sled::Batch::default();
+        for (item, hint) in changed {
+            match hint {
+                Some(hint) => batch.insert(&key(item)[..], &hint.encode()[..]),
+                None => batch.remove(&key(item)[..]),
+            }
+        }
+        batch.insert(HEAD_KEY, &head_value(head)[..]);
+        self.db.apply_batch(batch)
+    }
+}
+
+fn head_value((sequence, manifest): (Sequence, BundleId)) -> [u8; 40] {
+    let mut value = [0; 40];
+    value[..8].copy_from_slice(&sequence.get().to_le_bytes());
+    value[8..].copy_from_slice(manifest.as_bytes());
+    value
+}
+
+fn key(item: &ItemKey) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    hash.update(item.source.as_bytes());
+    hash.update([0]);
+    hash.update(&item.path);
+    let digest = hash.finalize();
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use bundle::{FileTime, ItemKind};
+
+    use super::*;
+
+    fn item(path: &str) -> Item {
+        Item {
+            key: ItemKey { source: "directory".into(), path: path.as_bytes().to_vec() },
+            kind: ItemKind::Directory,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            modified: FileTime::default(),
+            link_target: vec![],
+            hard_link: None,
+            xattrs: vec![],
+            size: 0,
+            content: vec![],
+        }
+    }
+
+    const HINT: Hint = Hint {
+        size: 1,
+        mode: 0o644,
+        modified: Timestamp { seconds: -5, nanoseconds: 6 },
+        changed: Timestamp { seconds: 7, nanoseconds: 8 },
+        inode: u64::MAX,
+    };
+
+    #[test]
+    fn hints_count_only_for_the_head_they_were_made_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let head = (Sequence::new(4), BundleId::from_bytes([4; 32]));
+        let items = [item("a"), item("b")];
+        {
+            let hints = Hints::open(temp.path()).unwrap();
+            assert_eq!(hints.load(head, &items).unwrap(), [None, None]);
+            let changed = [(&items[0].key, Some(HINT)), (&items[1].key, Some(HINT))];
+            hints.note(head, changed.into_iter()).unwrap();
+            hints.note(head, [(&items[1].key, None)].into_iter()).unwrap();
+        }
+        let hints = Hints::open(temp.path()).unwrap();
+        assert_eq!(hints.load(head, &items).unwrap(), [Some(HINT), None]);
+        let other = (Sequence::new(5), head.1);
+        assert_eq!(hints.load(other, &items).unwrap(), [None, None]);
+        let forked = (head.0, BundleId::ZERO);
+        assert_eq!(hints.load(forked, &items).unwrap(), [None, None]);
+    }
+}
