@@ -137,6 +137,8 @@ fn require_lease(state: &State, command: &CommitPoint) -> Result<(), Refusal> {
         };
     };
     let lease = state.upload(&id).ok_or(Refusal::LeaseGone { lease: id })?;
+    // A new epoch has ended the uploads of the one before, so the epochs cannot differ while that
+    // holds; E1 does not rest on it.
     let fits = lease.cluster == command.cluster
         && lease.epoch == command.epoch
         && lease.parent.next() == command.sequence;

@@ -185,3 +185,7 @@ impl State {
 pub(crate) fn is_idle(last_used: LogTime, time: LogTime) -> bool {
     time.millis_since(last_used) >= SESSION_IDLE_MS
 }
+
+#[cfg(test)]
+#[path = "query_tests.rs"]
+mod tests;

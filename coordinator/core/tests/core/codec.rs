@@ -176,6 +176,16 @@ fn state_with_a_row_lost_or_twice_is_refused() {
 }
 
 #[test]
+fn state_whose_heads_are_not_its_newest_points_is_refused() {
+    let mut world = World::with_first_point();
+    world.commit_unchanged(1);
+    let mut all = rows(&state_bytes(&world.state));
+    assert_eq!(all.pop().unwrap()[0], 0x22, "the newest point is the last row");
+    let error = codec::read_state(&mut &stream(&all)[..]).unwrap_err();
+    assert!(matches!(error, DecodeError::Contradiction { .. }), "{error:?}");
+}
+
+#[test]
 fn state_with_an_absurd_row_length_is_refused_before_it_is_read() {
     let mut bytes = [&b"SRSTATE\0"[..], &[1, 0]].concat();
     bytes.extend(u32::MAX.to_le_bytes());

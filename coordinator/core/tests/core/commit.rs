@@ -414,6 +414,12 @@ fn commit_needs_nothing_in_the_wrong_role_and_nothing_useless() {
     draft.wraps = bundle("k1");
     let expect = Refusal::RoleWrong { role: Role::Wraps, bundle: bundle("k1") };
     check(&world, draft.command(), Err(expect));
+    // The next key bundle names the one before like wraps would, and is still none.
+    let (world, mut draft) = delta();
+    draft.dropped = vec![bundle("w1")];
+    draft.wraps = draft.add(BundleKind::Key);
+    let expect = Refusal::RoleWrong { role: Role::Wraps, bundle: bundle("k2") };
+    check(&world, draft.command(), Err(expect));
     // The delta before is not needed any more.
     let mut world = World::with_first_point();
     world.commit_delta(1);
