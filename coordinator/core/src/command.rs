@@ -168,7 +168,8 @@ pub enum UploadEnd {
     Failed,
 }
 
-/// See [`Command::CommitPoint`]. An exact repeat of the head's commit answers the same.
+/// See [`Command::CommitPoint`]. An exact repeat of the head's commit answers the same; the bundles
+/// it added may be left out of a repeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitPoint {
     /// The agent's cluster.
