@@ -11,6 +11,7 @@ use crate::raft_types::SnapshotMeta;
 
 /// The newest, and one before it in case the newest is found damaged.
 const KEPT: usize = 2;
+const COPY_BYTES: usize = 1 << 20;
 const SUFFIX: &str = ".snap";
 const DAMAGED_SUFFIX: &str = ".damaged";
 
@@ -120,13 +121,17 @@ impl SnapshotStore {
     }
 
     /// Makes a finished snapshot the node's newest, durably; only then may the log be purged up
-    /// to it. Nothing happens when it already is, or when the newest covers more.
+    /// to it. One from another directory is copied. Nothing happens when it already is the
+    /// newest, or when the newest covers more.
     ///
     /// # Errors
-    /// As the system reports it; the newest is then still the one before, and what it covers must
-    /// not be purged.
+    /// As the system reports it; the newest is then still the one before, and the log must not be
+    /// purged beyond what that covers.
     pub fn publish(&self, snapshot: &StoredSnapshot) -> Result<(), SnapshotError> {
         let disk = self.inner.home.disk();
+        if !snapshot.is_in(disk, &self.inner.dir) {
+            return self.publish(&self.copy(snapshot)?);
+        }
         let mut state = self.lock();
         let covered = state.newest.as_ref().and_then(|newest| newest.meta().last_log_id);
         if snapshot.place().is_published || covered > snapshot.meta().last_log_id {
@@ -148,6 +153,19 @@ impl SnapshotStore {
         state.next_number += 1;
         state.newest = Some(snapshot.clone());
         self.prune()
+    }
+
+    fn copy(&self, snapshot: &StoredSnapshot) -> Result<StoredSnapshot, SnapshotError> {
+        let mut writer = self.writer(snapshot.meta())?;
+        let mut at = 0;
+        while at < snapshot.content_bytes() {
+            let chunk = snapshot
+                .read(at, COPY_BYTES)
+                .map_err(SnapshotError::io("read", &snapshot.place().path))?;
+            writer.write(&chunk)?;
+            at += chunk.len() as u64;
+        }
+        writer.finish(Some(snapshot.digest()))
     }
 
     fn prune(&self) -> Result<(), SnapshotError> {

@@ -95,6 +95,12 @@ impl StoredSnapshot {
         SnapshotReader { snapshot: self.clone(), at: 0 }
     }
 
+    /// Whether its file is in that directory of that disk.
+    pub(super) fn is_in(&self, disk: &Arc<dyn Disk>, dir: &Path) -> bool {
+        let is_same_disk = std::ptr::addr_eq(Arc::as_ptr(disk), Arc::as_ptr(&self.inner.disk));
+        is_same_disk && self.place().path.parent() == Some(dir)
+    }
+
     pub(super) fn place(&self) -> MutexGuard<'_, Place> {
         self.inner.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
