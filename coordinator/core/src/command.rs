@@ -9,6 +9,7 @@ use proto_types::{
     SigningPublicKey,
 };
 
+use crate::dropped::{BundlePrefix, Dropped};
 use crate::rows::{
     FindingKey, Instance, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Severity,
 };
@@ -214,8 +215,8 @@ pub enum Content {
 pub struct ChangedContent {
     /// Bundles sealed for this point.
     pub added: Vec<AddedBundle>,
-    /// Bundles that the parent needs and this point does not.
-    pub dropped: Vec<BundleId>,
+    /// Bundles that the parent needs and this point does not; collect their ids into it.
+    pub dropped: Dropped,
     /// The new manifest, which is among `added`.
     pub manifest: BundleId,
     /// The key bundle that opens everything.
@@ -322,7 +323,7 @@ impl CommitPoint {
                 // Id, length, signature and tags; a node id is a varint of at most ten bytes.
                 bytes += 32 + 10 + 64 + 16 + bundle.header.len() + 10 * bundle.holders.len();
             }
-            bytes += BundleId::LEN * content.dropped.len();
+            bytes += BundlePrefix::LEN * content.dropped.prefixes().len();
         }
         for proof in &self.proofs {
             let reason = match &proof.state {

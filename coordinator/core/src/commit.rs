@@ -82,12 +82,11 @@ fn repeated(state: &State, cluster: &Cluster, command: &CommitPoint) -> Option<O
         Content::Changed(content) => {
             // Not the added ones: the manifest is theirs by its hash, and whoever takes a repeat may
             // not have their headers at hand any more.
-            let dropped: BTreeSet<_> = content.dropped.iter().copied().collect();
             !row.is_statement
                 && row.manifest == content.manifest
                 && row.key_bundle == content.key_bundle
                 && row.wraps == content.wraps
-                && row.dropped.iter().eq(&dropped)
+                && content.dropped.are(&row.dropped)
         }
         // The signature covers sequence, epoch and time, so the same ones are the same statement.
         Content::Unchanged { .. } => row.is_statement,

@@ -11,6 +11,7 @@ mod clusters;
 pub mod codec;
 mod command;
 mod commit;
+mod dropped;
 mod findings;
 mod fleet;
 mod holders;
@@ -30,6 +31,7 @@ pub use command::{
     EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet, LogContext, OpenReadLease,
     OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RenewLease, Request, UploadEnd,
 };
+pub use dropped::{BundlePrefix, Dropped};
 pub use holders::majority;
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};

@@ -23,10 +23,8 @@ pub const READS_PER_CLUSTER_MAX: usize = 64;
 pub const CONFIG_BUNDLES_MAX: usize = 128;
 /// Bundles that one commit may add: one config bundle, manifest, key bundle and wraps, doubled.
 pub const ADDED_MAX: usize = 8;
-/// Bundles that one commit may drop. With 40, four headers and three holders each leave 700 bytes
-/// of the entry for key ids and proofs. A repack that replaces more drops the rest with the next
-/// points: a config bundle that is needed no more does no harm until then.
-pub const DROPPED_MAX: usize = 40;
+/// Bundles that one commit may drop: all that a point can need.
+pub const DROPPED_MAX: usize = CONFIG_BUNDLES_MAX + 4;
 /// Nodes that one commit may name as holders of a bundle.
 pub const HOLDERS_MAX: usize = 16;
 /// Sources of one point.

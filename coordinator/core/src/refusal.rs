@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::dropped::BundlePrefix;
 use proto_types::{BundleId, ClusterId, Code, DekId, Epoch, FleetId, LeaseId, Sequence, SessionId};
 
 /// Why a command was refused.
@@ -191,10 +192,13 @@ pub enum Refusal {
         bundle: BundleId,
     },
     /// A dropped bundle that the parent does not need.
-    #[error("bundle {bundle} cannot be dropped: the parent point does not need it")]
+    #[error(
+        "the bundle that begins with {prefix} cannot be dropped: the parent point needs none, or \
+         more than one, of that beginning"
+    )]
     DroppedUnknown {
-        /// The bundle.
-        bundle: BundleId,
+        /// How its id begins.
+        prefix: BundlePrefix,
     },
     /// A bundle of the point that is neither added nor inherited.
     #[error("the point lacks its {role} {bundle}: upload it, or do not drop it")]

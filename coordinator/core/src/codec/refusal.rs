@@ -14,7 +14,7 @@ pub(super) struct WireRefusal {
     /// Numbers are never reused.
     #[prost(uint32, tag = "1")]
     kind: u32,
-    /// Fleet, cluster, lease, session or bundle.
+    /// Fleet, cluster, lease, session, bundle, or how a bundle begins.
     #[prost(bytes = "vec", tag = "2")]
     id: Vec<u8>,
     /// The first missing key.
@@ -93,7 +93,7 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
             WireRefusal { kind: 21, id: bundle.put(), word: field.to_tag(), ..empty }
         }
         Refusal::BundleRepeated { bundle } => WireRefusal { kind: 22, id: bundle.put(), ..empty },
-        Refusal::DroppedUnknown { bundle } => WireRefusal { kind: 23, id: bundle.put(), ..empty },
+        Refusal::DroppedUnknown { prefix } => WireRefusal { kind: 23, id: prefix.put(), ..empty },
         Refusal::RoleMissing { role, bundle } => {
             WireRefusal { kind: 24, id: bundle.put(), word: role.to_tag(), ..empty }
         }
@@ -164,7 +164,7 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
             field: present(at("field"), HeaderField::from_tag(wire.word))?,
         },
         22 => Refusal::BundleRepeated { bundle: bundle()? },
-        23 => Refusal::DroppedUnknown { bundle: bundle()? },
+        23 => Refusal::DroppedUnknown { prefix: id(at("prefix"), &wire.id)? },
         24 => Refusal::RoleMissing {
             role: present(at("role"), Role::from_tag(wire.word))?,
             bundle: bundle()?,

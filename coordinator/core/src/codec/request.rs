@@ -15,6 +15,7 @@ use crate::command::{
     EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet, OpenReadLease, OpenUpload,
     RaiseFinding, RecordHolders, RegisterCluster, RenewLease, Request,
 };
+use crate::dropped::Dropped;
 
 const WHAT: &str = "log entry";
 
@@ -161,7 +162,7 @@ enum WireContent {
 struct WireChanged {
     #[prost(message, repeated, tag = "1")]
     added: Vec<WireAddedBundle>,
-    /// Bundle ids, one after the other.
+    /// First eight bytes of bundle ids, one after the other.
     #[prost(bytes = "vec", tag = "2")]
     dropped: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
@@ -297,7 +298,7 @@ fn put_commit(commit: &CommitPoint) -> WireCommitPoint {
     let content = match &commit.content {
         Content::Changed(content) => WireContent::Changed(WireChanged {
             added: content.added.iter().map(put_added).collect(),
-            dropped: put_ids(&content.dropped),
+            dropped: put_ids(content.dropped.prefixes()),
             manifest: content.manifest.put(),
             key_bundle: content.key_bundle.put(),
             wraps: content.wraps.put(),
@@ -413,7 +414,7 @@ fn get_commit(wire: WireCommitPoint) -> Result<CommitPoint, DecodeError> {
     let content = match present(at("content"), wire.content)? {
         WireContent::Changed(changed) => Content::Changed(ChangedContent {
             added: changed.added.into_iter().map(get_added).collect::<Result<_, _>>()?,
-            dropped: ids(at("dropped"), &changed.dropped)?,
+            dropped: Dropped::from_prefixes(ids(at("dropped"), &changed.dropped)?),
             manifest: id(at("manifest"), &changed.manifest)?,
             key_bundle: id(at("key_bundle"), &changed.key_bundle)?,
             wraps: id(at("wraps"), &changed.wraps)?,

@@ -8,6 +8,7 @@ use proto_types::{
 
 use super::DecodeError;
 use crate::command::UploadEnd;
+use crate::dropped::BundlePrefix;
 use crate::rows::{
     FindingKey, Instance, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Scope, Severity,
 };
@@ -44,6 +45,7 @@ macro_rules! wire_ids {
 }
 
 wire_ids! {
+    BundlePrefix 8
     FleetId 16 ClusterId 16 LeaseId 16 SessionId 16 DekId 16 Instance 16
     BundleId 32 SigningPublicKey 32
 }

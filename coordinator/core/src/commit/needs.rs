@@ -47,12 +47,15 @@ fn combine(
     content: &ChangedContent,
     rows: &BTreeMap<BundleId, BundleRow>,
 ) -> Result<(OrdSet<BundleId>, Vec<BundleId>), Refusal> {
-    within(Limit::Dropped, content.dropped.len(), DROPPED_MAX)?;
+    within(Limit::Dropped, content.dropped.prefixes().len(), DROPPED_MAX)?;
     let mut needs = parent.map_or_else(OrdSet::new, |parent| parent.needs.clone());
-    for bundle in &content.dropped {
-        if needs.remove(bundle).is_none() {
-            return Err(Refusal::DroppedUnknown { bundle: *bundle });
-        }
+    let mut dropped = Vec::new();
+    for prefix in content.dropped.prefixes() {
+        let Some(bundle) = prefix.resolve(&needs) else {
+            return Err(Refusal::DroppedUnknown { prefix: *prefix });
+        };
+        needs.remove(&bundle);
+        dropped.push(bundle);
     }
     for bundle in rows.keys() {
         // A signed header is good for one sequence, so a kept bundle cannot come again.
@@ -61,7 +64,6 @@ fn combine(
         }
         needs.insert(*bundle);
     }
-    let mut dropped = content.dropped.clone();
     dropped.sort_unstable();
     Ok((needs, dropped))
 }

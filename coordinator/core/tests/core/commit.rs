@@ -1,7 +1,7 @@
 //! Commits of recovery points: durability (B1), keys (B4), epochs (E1) and what a point needs.
 
 use coordinator_core::{
-    AcquireEpoch, Command, Event, Field, LeaseEnd, Limit, Outcome, Proof, ProofState,
+    AcquireEpoch, BundlePrefix, Command, Event, Field, LeaseEnd, Limit, Outcome, Proof, ProofState,
     RecordHolders, Refusal, Role,
 };
 use proto_types::{BundleId, BundleKind, Code, Epoch, LogIndex, LogTime, NodeId};
@@ -303,7 +303,8 @@ fn commit_repeated_exactly_answers_the_same() {
     );
     // Anything else under the same number is stale.
     type Change = fn(&mut Draft);
-    let changes: [Change; 8] = [
+    let changes: [Change; 9] = [
+        |d| d.dropped.push(bundle("c1")),
         |d| d.commit.lease = Some(lease(77)),
         |d| d.commit.taken = LogTime::from_millis(1),
         |d| d.commit.items = 8,
@@ -449,10 +450,18 @@ fn commit_names_each_bundle_once() {
     check(&world, draft.command(), Err(Refusal::BundleRepeated { bundle: bundle("2/c1") }));
     let (world, mut draft) = delta();
     draft.dropped = vec![bundle("nowhere")];
-    check(&world, draft.command(), Err(Refusal::DroppedUnknown { bundle: bundle("nowhere") }));
+    check(
+        &world,
+        draft.command(),
+        Err(Refusal::DroppedUnknown { prefix: BundlePrefix::of(&bundle("nowhere")) }),
+    );
     let (world, mut draft) = delta();
     draft.dropped = vec![bundle("c1"), bundle("c1")];
-    check(&world, draft.command(), Err(Refusal::DroppedUnknown { bundle: bundle("c1") }));
+    check(
+        &world,
+        draft.command(),
+        Err(Refusal::DroppedUnknown { prefix: BundlePrefix::of(&bundle("c1")) }),
+    );
     let (world, mut draft) = delta();
     draft.bundle('c').holders = vec![1, 2, 2];
     check(&world, draft.command(), Err(Refusal::InvalidField { field: Field::Holders }));
@@ -482,8 +491,8 @@ fn commit_is_bounded() {
     draft.bundle('c').holders = (1..=17).collect();
     check(&world, draft.command(), Err(limit(Limit::Holders, 17, 16)));
     let (world, mut draft) = delta();
-    draft.dropped = (0..41).map(|n| bundle(&format!("x{n}"))).collect();
-    check(&world, draft.command(), Err(limit(Limit::Dropped, 41, 40)));
+    draft.dropped = (0..133).map(|n| bundle(&format!("x{n}"))).collect();
+    check(&world, draft.command(), Err(limit(Limit::Dropped, 133, 132)));
 }
 
 #[test]

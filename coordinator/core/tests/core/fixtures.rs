@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AcquireEpoch, ClearFinding, Command, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
-    Field, FindingKey, HeaderField, HeaderProblem, Limit, Outcome, Proof, ProofState, RaiseFinding,
-    RecordHolders, Refusal, RenewLease, Request, Role, Scope, Severity, State, UploadEnd, codec,
+    AcquireEpoch, BundlePrefix, ClearFinding, Command, EndReadLease, EndUpload, ExpireLeases,
+    ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit, Outcome, Proof,
+    ProofState, RaiseFinding, RecordHolders, Refusal, RenewLease, Request, Role, Scope, Severity,
+    State, UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -192,7 +193,7 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("first_point_unchanged", Refusal::FirstPointUnchanged { cluster }),
         ("bad_statement", Refusal::BadStatement { cluster, sequence }),
         ("bundle_repeated", Refusal::BundleRepeated { bundle }),
-        ("dropped_unknown", Refusal::DroppedUnknown { bundle }),
+        ("dropped_unknown", Refusal::DroppedUnknown { prefix: BundlePrefix::of(&bundle) }),
         ("surplus", Refusal::Surplus { bundle }),
         ("keys_missing", Refusal::KeysMissing { key_bundle: bundle, missing: 2, first: dek(3) }),
         ("bundle_not_durable", Refusal::BundleNotDurable { bundle, have: 1, need: 2 }),

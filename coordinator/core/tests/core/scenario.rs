@@ -375,7 +375,7 @@ impl Draft {
         commit.content = match &self.statement_signer {
             None => Content::Changed(ChangedContent {
                 added: self.bundles.values().map(added).collect(),
-                dropped: self.dropped.clone(),
+                dropped: self.dropped.iter().copied().collect(),
                 manifest: self.manifest,
                 key_bundle: self.key_bundle,
                 wraps: self.wraps,
