@@ -101,6 +101,10 @@ impl Keeper {
     /// Removes what uploads left that have ended without a commit (invariant B2): under the gate,
     /// by the state as applied here, never by a clock.
     async fn remove_abandoned(&self) -> Result<(), ApiError> {
+        // A node that has just started may not have applied yet what it acknowledged before: a
+        // lease that it does not know may still lie ahead in its log. After a linearizable read
+        // it has applied everything that was committed, so such a lease has truly ended.
+        self.inner.raft.read().await?;
         let _gate = self.inner.gate.lock().await;
         let state = self.inner.raft.local().state;
         let receiving = lock(&self.inner.receiving).clone();
@@ -130,6 +134,17 @@ impl Keeper {
                         removed.push(bundle);
                     }
                     ended.insert(lease);
+                }
+                // Without a claim, as after the ledger was lost: nobody is uploading anything, so
+                // nobody can be about to commit it.
+                if state.uploads().next().is_none() && receiving.is_empty() {
+                    for (bundle, _) in inner.ledger.bundles().map_err(ledger_error)? {
+                        if !state.is_needed(&bundle) {
+                            inner.store.delete(&bundle).map_err(store_error)?;
+                            inner.ledger.remove_bundle(&bundle).map_err(ledger_error)?;
+                            removed.push(bundle);
+                        }
+                    }
                 }
                 for lease in ended.difference(&busy) {
                     inner.ledger.release_claims(lease).map_err(ledger_error)?;
