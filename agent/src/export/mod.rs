@@ -16,7 +16,7 @@ use crate::home::io_code;
 use crate::point_store::{PointInfo, StoreError};
 
 pub use reader::ExportPointStore;
-pub(crate) use writer::{BundleSource, ExportWriter};
+pub(crate) use writer::ExportWriter;
 pub use writer::{ExportReport, write_export};
 
 const FORMAT: &str = "strongroom export";

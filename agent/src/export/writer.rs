@@ -87,7 +87,7 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// Where a bundle's bytes come from.
-pub(crate) type BundleSource<'a> = &'a mut dyn Read;
+type BundleSource<'a> = &'a mut dyn Read;
 
 /// An export that is being written. Dropped before it is finished, it leaves nothing behind.
 pub(crate) struct ExportWriter {

@@ -50,6 +50,22 @@ impl DirectorySource {
         })
     }
 
+    /// One entry as it is now, not followed if it is a link.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be looked at, or is nothing that is backed up.
+    pub fn entry(&self, path: &[u8]) -> std::io::Result<Entry> {
+        let raw = if path.is_empty() {
+            rustix::fs::fstat(self.root.fd())?
+        } else {
+            let (parent, name) = split(path);
+            statat(self.root.directory(parent)?, name, AtFlags::SYMLINK_NOFOLLOW)?
+        };
+        let kind = entry_kind(&raw).ok_or(std::io::ErrorKind::Unsupported)?;
+        let secret = kind == EntryKind::File && self.keys.matches(path);
+        Ok(Entry { path: path.to_vec(), kind, stat: stat(&raw), secret })
+    }
+
     fn error(&self, error: rustix::io::Errno) -> SourceError {
         SourceError::Root { name: self.name.clone(), path: self.path.clone(), source: error.into() }
     }
@@ -88,16 +104,11 @@ impl DirectorySource {
         listing: &mut Listing,
         below: &mut Vec<Vec<u8>>,
     ) {
-        let kind = match FileType::from_raw_mode(raw.st_mode) {
-            FileType::RegularFile => EntryKind::File,
-            FileType::Directory => EntryKind::Directory,
-            FileType::Symlink => EntryKind::Symlink,
-            _ => {
-                if self.selection.chooses(&path) {
-                    listing.troubles.push((Trouble::Special, path));
-                }
-                return;
+        let Some(kind) = entry_kind(raw) else {
+            if self.selection.chooses(&path) {
+                listing.troubles.push((Trouble::Special, path));
             }
+            return;
         };
         if kind == EntryKind::Directory {
             below.push(path.clone());
@@ -195,6 +206,16 @@ impl Source for DirectorySource {
             Err(rustix::io::Errno::INVAL) => Err(ReadError::Vanished),
             Err(other) => Err(other.into()),
         }
+    }
+}
+
+/// The kind of an entry, if it is one that is backed up.
+fn entry_kind(raw: &rustix::fs::Stat) -> Option<EntryKind> {
+    match FileType::from_raw_mode(raw.st_mode) {
+        FileType::RegularFile => Some(EntryKind::File),
+        FileType::Directory => Some(EntryKind::Directory),
+        FileType::Symlink => Some(EntryKind::Symlink),
+        _ => None,
     }
 }
 

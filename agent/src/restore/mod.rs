@@ -1,0 +1,323 @@
+//! From a recovery point back to files: a plan first, printed and checked; then, where something
+//! would be overwritten, a safety file; then the writing; then a comparison with the manifest
+//! (design section 3, "The way back"). A restore that was interrupted is simply started again:
+//! what is already equal is left alone.
+
+mod apply;
+mod diff;
+mod observe;
+mod plan;
+mod safety;
+mod target;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proto::env::BlockingPanicked;
+use proto_types::Code;
+use serde::Serialize;
+
+use crate::backup::BackupError;
+use crate::export::ExportError;
+use crate::home::io_code;
+use crate::opened::{OpenedPoint, PointError};
+use crate::patterns::{PatternError, Patterns, Selection};
+use crate::progress::{Phase, Progress, ProgressEvent};
+
+pub use diff::{ItemDiff, diff};
+pub use plan::{Action, ConflictPolicy, PlanTotals, PlannedItem, Reason, RestorePlan};
+
+use observe::{Observer, Rights};
+
+/// What to restore and how.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// The directory to restore into; made if it does not exist. With several sources in the
+    /// point, each gets a directory of its name in it.
+    pub to: PathBuf,
+    /// What to restore; empty: all. Patterns match paths beneath `to`.
+    pub include: Patterns,
+    /// What to leave out.
+    pub exclude: Patterns,
+    /// What to do where the target holds something else.
+    pub on_conflict: ConflictPolicy,
+    /// Where a safety file is put; by default beside `to`.
+    pub safety_directory: Option<PathBuf>,
+}
+
+/// Something that is not as the manifest says, after a restore.
+#[derive(Debug, Clone, Serialize)]
+pub struct Unequal {
+    /// Its path, with what is not UTF-8 replaced.
+    pub path: String,
+    /// What is different.
+    pub what: &'static str,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RestoreReport {
+    /// Sums of the plan that was carried out.
+    pub totals: PlanTotals,
+    /// Bytes of content written.
+    pub bytes_written: u64,
+    /// Where what was overwritten is kept, sealed.
+    pub safety_file: Option<PathBuf>,
+    /// Items that were compared with the manifest afterwards.
+    pub compared: u64,
+    /// Those that are not equal.
+    pub unequal: Vec<Unequal>,
+    /// Whether owners were restored and compared: only root may.
+    pub owners: bool,
+    /// Extended attributes that this target or this user could not take.
+    pub attributes_not_set: u64,
+}
+
+/// Why a restore did not happen, or not as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The point could not be read.
+    #[error(transparent)]
+    Point(#[from] PointError),
+    /// A pattern is none.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The patterns choose nothing.
+    #[error("nothing in the point matches the patterns: `backup show` lists what it holds")]
+    NothingMatches,
+    /// The point holds a path that could lead outside of the target.
+    #[error(
+        "item {index} of the point has a path that could lead outside of the target: it is \
+         refused, and so is the restore"
+    )]
+    UnsafeItem {
+        /// Its place in the list.
+        index: usize,
+    },
+    /// A newer program made it.
+    #[error("item {index} of the point is of a kind this program does not know: use a newer one")]
+    UnknownKind {
+        /// Its place in the list.
+        index: usize,
+    },
+    /// The plan has conflicts.
+    #[error(
+        "{count} items at the target are different, for example {example}: nothing was changed; \
+         choose another directory, or --on-conflict skip or overwrite"
+    )]
+    Conflicts {
+        /// How many.
+        count: u64,
+        /// One of them, and why.
+        example: String,
+    },
+    /// The target cannot be looked at.
+    #[error("cannot read {}: {source}", path.display())]
+    Observe {
+        /// The place.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The target cannot be written.
+    #[error("cannot {what} {}: {source}; start the restore again when this is mended",
+            path.display())]
+    Write {
+        /// What was tried.
+        what: &'static str,
+        /// The place.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Somebody wrote to the target meanwhile.
+    #[error(
+        "{} appeared after the plan was made: start the restore again", path.display()
+    )]
+    TargetChanged {
+        /// The place.
+        path: PathBuf,
+    },
+    /// The safety file could not be made, so nothing was overwritten.
+    #[error("the safety file could not be made, so nothing was changed: {0}")]
+    SafetySeal(#[source] BackupError),
+    /// The safety file could not be written, so nothing was overwritten.
+    #[error("the safety file could not be written, so nothing was changed: {0}")]
+    SafetyWrite(#[source] ExportError),
+    /// What is there now is not what the manifest says.
+    #[error(
+        "{} of {} restored items are not equal to the point: {}", report.unequal.len(),
+        report.compared, first(&report.unequal)
+    )]
+    NotEqual {
+        /// All that was done and found.
+        report: Box<RestoreReport>,
+    },
+    /// A bug.
+    #[error(transparent)]
+    Panicked(#[from] BlockingPanicked),
+}
+
+fn first(unequal: &[Unequal]) -> String {
+    unequal.first().map(|u| format!("{} ({})", u.path, u.what)).unwrap_or_default()
+}
+
+impl RestoreError {
+    /// The stable code of this error.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Point(error) => error.code(),
+            Self::Pattern(error) => error.code(),
+            Self::NothingMatches => Code::NothingMatches,
+            Self::UnsafeItem { .. } => Code::Damaged,
+            Self::UnknownKind { .. } => Code::UnsupportedVersion,
+            Self::Conflicts { .. } | Self::TargetChanged { .. } => Code::Conflict,
+            Self::Observe { source, .. } | Self::Write { source, .. } => io_code(source),
+            Self::SafetySeal(error) => error.code(),
+            Self::SafetyWrite(error) => error.code(),
+            Self::NotEqual { .. } => Code::NotEqual,
+            Self::Panicked(_) => Code::Internal,
+        }
+    }
+}
+
+/// Looks at the target and decides what to do with every chosen item. Changes nothing.
+///
+/// # Errors
+/// When nothing matches, an item is unsafe, or the target cannot be read. Conflicts are part of
+/// the plan.
+pub async fn plan(
+    point: &OpenedPoint,
+    options: &RestoreOptions,
+) -> Result<RestorePlan, RestoreError> {
+    let (manifest, keyring) = (point.manifest().clone(), point.keyring().clone());
+    let options = options.clone();
+    let planned = point.env().blocking("plan a restore", move || {
+        let selection = Selection { include: options.include, exclude: options.exclude };
+        let chosen = plan::choose(&manifest, &selection)?;
+        let place = |path: &[u8]| target::place(&options.to, path);
+        let rights = Rights::of_this_process();
+        let mut observer = Observer::new(&options.to, &keyring, rights)
+            .map_err(|e| RestoreError::Observe { path: options.to.clone(), source: e.source })?;
+        let mut items = Vec::with_capacity(chosen.len());
+        for chosen in chosen {
+            let item = &manifest.items[chosen.index];
+            let observed = observer.observe(&chosen.path, item).map_err(|error| {
+                RestoreError::Observe { path: place(&chosen.path), source: error.source }
+            })?;
+            let is_root = chosen.path.is_empty();
+            let (action, reason) =
+                plan::decide(observed, options.on_conflict, is_root, chosen.parent_only);
+            items.push(PlannedItem {
+                kind: kind(item),
+                action,
+                reason,
+                bytes: item.size,
+                parent_only: chosen.parent_only,
+                index: chosen.index,
+                path: chosen.path,
+            });
+        }
+        plan::block_children(&mut items);
+        Ok(RestorePlan::new(items))
+    });
+    planned.await?
+}
+
+fn kind(item: &bundle::Item) -> &'static str {
+    match item.kind {
+        bundle::ItemKind::File => "file",
+        bundle::ItemKind::Directory => "directory",
+        bundle::ItemKind::Symlink => "symlink",
+        bundle::ItemKind::Other(_) => "other",
+    }
+}
+
+/// Carries a plan out: safety file, writing, comparison.
+///
+/// # Errors
+/// [`RestoreError::Conflicts`] before anything is touched; [`RestoreError::NotEqual`] when the
+/// target does not equal the manifest afterwards; whatever kept it from being written.
+pub async fn execute(
+    point: &OpenedPoint,
+    plan: &RestorePlan,
+    options: &RestoreOptions,
+    progress: Arc<dyn Progress>,
+) -> Result<RestoreReport, RestoreError> {
+    if let Some(example) = plan.conflicts().next() {
+        let path = target::place(&options.to, &example.path);
+        return Err(RestoreError::Conflicts {
+            count: plan.totals.conflict,
+            example: format!("{} ({})", path.display(), example.reason.as_str()),
+        });
+    }
+    let mut report = RestoreReport { totals: plan.totals, ..RestoreReport::default() };
+    let plan = Arc::new(plan.clone());
+    if plan.totals.overwrite > 0 {
+        progress.on(ProgressEvent::begin(Phase::Safety));
+        report.safety_file = Some(safety::make(point, &plan, options, &progress).await?);
+    }
+    apply::apply(point, &plan, options, &progress, &mut report).await?;
+    compare(point, &plan, options, &progress, &mut report).await?;
+    progress.on(ProgressEvent { items: report.compared, ..ProgressEvent::begin(Phase::Done) });
+    if report.unequal.is_empty() {
+        Ok(report)
+    } else {
+        Err(RestoreError::NotEqual { report: Box::new(report) })
+    }
+}
+
+/// Reads everything again that the plan did not skip, and compares it with the manifest.
+async fn compare(
+    point: &OpenedPoint,
+    plan: &Arc<RestorePlan>,
+    options: &RestoreOptions,
+    progress: &Arc<dyn Progress>,
+    report: &mut RestoreReport,
+) -> Result<(), RestoreError> {
+    let (manifest, keyring) = (point.manifest().clone(), point.keyring().clone());
+    let (plan, to, progress) = (plan.clone(), options.to.clone(), progress.clone());
+    let rights = Rights::of_this_process();
+    let compared = point.env().blocking("compare", move || {
+        let failed =
+            |path: &[u8], source| RestoreError::Observe { path: target::place(&to, path), source };
+        let mut observer =
+            Observer::new(&to, &keyring, rights).map_err(|e| failed(b"", e.source))?;
+        let mut event = ProgressEvent {
+            bytes_total: plan.items.iter().map(|item| item.bytes).sum(),
+            ..ProgressEvent::begin(Phase::Comparing)
+        };
+        let mut unequal = Vec::new();
+        for planned in plan.items.iter().filter(|item| item.action != Action::Skip) {
+            let observed = observer
+                .observe(&planned.path, &manifest.items[planned.index])
+                .map_err(|error| failed(&planned.path, error.source))?;
+            event.items += 1;
+            event.bytes_done += planned.bytes;
+            if let Some(what) = difference(observed, planned.parent_only) {
+                let path = String::from_utf8_lossy(&planned.path).into_owned();
+                unequal.push(Unequal { path, what });
+            }
+            progress.on(event);
+        }
+        Ok::<_, RestoreError>((event.items, unequal))
+    });
+    (report.compared, report.unequal) = compared.await??;
+    report.owners = rights.owners;
+    Ok(())
+}
+
+const fn difference(observed: observe::Observed, parent_only: bool) -> Option<&'static str> {
+    use observe::Observed;
+    match observed {
+        Observed::Same => None,
+        // Its own attributes were not asked for.
+        Observed::Attributes | Observed::Times if parent_only => None,
+        Observed::Absent => Some("it is not there"),
+        Observed::Content => Some("content differs"),
+        Observed::Attributes => Some("attributes differ"),
+        Observed::Times => Some("times differ"),
+        Observed::Other | Observed::FullDirectory | Observed::Special => Some("of another kind"),
+    }
+}

@@ -1,0 +1,244 @@
+//! Looking at the target: what is there, and does it equal the point's item? Reads, never
+//! writes, and never follows a link. Used for the plan before and the comparison after.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use bundle::{Item, ItemKind, Keyring, Piece};
+use rustix::fs::{AtFlags, Dir, FileType, statat};
+use rustix::io::Errno;
+
+pub(crate) use super::plan::Observed;
+use crate::beneath::{Root, file_in, split};
+use crate::sources::directory::{attributes_of, stat};
+use crate::sources::{Attribute, Stat};
+
+/// Which attributes this process may set, and so which it compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rights {
+    /// May give files to other users.
+    pub(crate) owners: bool,
+}
+
+impl Rights {
+    pub(crate) fn of_this_process() -> Self {
+        Self { owners: rustix::process::geteuid().is_root() }
+    }
+}
+
+/// Why a place could not be looked at.
+#[derive(Debug)]
+pub(crate) struct ObserveError {
+    pub(crate) source: std::io::Error,
+}
+
+impl From<Errno> for ObserveError {
+    fn from(error: Errno) -> Self {
+        Self { source: error.into() }
+    }
+}
+
+impl From<std::io::Error> for ObserveError {
+    fn from(source: std::io::Error) -> Self {
+        Self { source }
+    }
+}
+
+/// A target tree that is being looked at, item by item in order of paths.
+pub(crate) struct Observer<'k> {
+    root: Option<Root>,
+    keyring: &'k Keyring,
+    rights: Rights,
+    /// The directory last looked into; neighbours follow each other.
+    near: Option<(Vec<u8>, Option<OwnedFd>)>,
+    /// Inode of the first name of each hard-linked file.
+    linked: HashMap<(String, u64), (u64, u64)>,
+}
+
+impl<'k> Observer<'k> {
+    /// A target that does not exist is empty.
+    pub(crate) fn new(
+        target: &Path,
+        keyring: &'k Keyring,
+        rights: Rights,
+    ) -> Result<Self, ObserveError> {
+        let root = match Root::open(target) {
+            Ok(root) => Some(root),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { root, keyring, rights, near: None, linked: HashMap::new() })
+    }
+
+    /// What is at `path`, compared with `item`.
+    pub(crate) fn observe(&mut self, path: &[u8], item: &Item) -> Result<Observed, ObserveError> {
+        let Some(root) = &self.root else { return Ok(Observed::Absent) };
+        if path.is_empty() {
+            let raw = rustix::fs::fstat(root.fd())?;
+            let fd = root.directory(path)?;
+            return self.directory(item, &stat(&raw), &fd);
+        }
+        let (parent, name) = split(path);
+        if self.near.as_ref().is_none_or(|(near, _)| near != parent) {
+            let fd = match root.directory(parent) {
+                Ok(fd) => Some(fd),
+                // Not there, or a link or file on the way.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+                Err(error) => return Err(error.into()),
+            };
+            self.near = Some((parent.to_vec(), fd));
+        }
+        let Some((_, Some(directory))) = &self.near else { return Ok(Observed::Absent) };
+        let directory = directory.try_clone()?;
+        let raw = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(raw) => raw,
+            Err(Errno::NOENT) => return Ok(Observed::Absent),
+            Err(error) => return Err(error.into()),
+        };
+        let found = stat(&raw);
+        match (FileType::from_raw_mode(raw.st_mode), item.kind) {
+            (FileType::RegularFile, ItemKind::File) => self.file(item, &found, &directory, name),
+            (FileType::Symlink, ItemKind::Symlink) => self.link(item, &found, &directory, name),
+            (FileType::Directory, ItemKind::Directory) => {
+                let fd = root.directory(path)?;
+                self.directory(item, &found, &fd)
+            }
+            (FileType::Directory, _) if !is_empty(&root.directory(path)?)? => {
+                Ok(Observed::FullDirectory)
+            }
+            (FileType::RegularFile | FileType::Symlink | FileType::Directory, _) => {
+                Ok(Observed::Other)
+            }
+            _ => Ok(Observed::Special),
+        }
+    }
+
+    fn file(
+        &mut self,
+        item: &Item,
+        found: &Stat,
+        directory: &OwnedFd,
+        name: &[u8],
+    ) -> Result<Observed, ObserveError> {
+        if found.size != item.size {
+            return Ok(Observed::Content);
+        }
+        let file = file_in(directory, name)?;
+        if !content_equals(&file, item, self.keyring)? {
+            return Ok(Observed::Content);
+        }
+        let linked = self.links_equal(item, found);
+        let attributes = self.attributes_equal(item, found, &file)?;
+        let equal = linked && attributes && times_equal(item, found);
+        Ok(if equal { Observed::Same } else { Observed::Attributes })
+    }
+
+    /// Whether a hard-linked file's names lead to one inode.
+    fn links_equal(&mut self, item: &Item, found: &Stat) -> bool {
+        let Some(group) = item.hard_link else { return true };
+        let inode = (found.device, found.inode);
+        *self.linked.entry((item.key.source.clone(), group)).or_insert(inode) == inode
+    }
+
+    fn link(
+        &self,
+        item: &Item,
+        found: &Stat,
+        directory: &OwnedFd,
+        name: &[u8],
+    ) -> Result<Observed, ObserveError> {
+        let target = rustix::fs::readlinkat(directory, name, Vec::new())?;
+        if target.as_bytes() != item.link_target {
+            return Ok(Observed::Content);
+        }
+        let equal = self.owner_equals(item, found) && times_equal(item, found);
+        Ok(if equal { Observed::Same } else { Observed::Attributes })
+    }
+
+    fn directory(&self, item: &Item, found: &Stat, fd: &OwnedFd) -> Result<Observed, ObserveError> {
+        if item.kind != ItemKind::Directory {
+            return Ok(Observed::Other);
+        }
+        if !self.attributes_equal(item, found, fd)? {
+            return Ok(Observed::Attributes);
+        }
+        Ok(if times_equal(item, found) { Observed::Same } else { Observed::Times })
+    }
+
+    fn owner_equals(&self, item: &Item, found: &Stat) -> bool {
+        !self.rights.owners || (found.uid == item.uid && found.gid == item.gid)
+    }
+
+    fn attributes_equal(
+        &self,
+        item: &Item,
+        found: &Stat,
+        fd: impl AsFd,
+    ) -> Result<bool, ObserveError> {
+        if found.mode != item.mode || !self.owner_equals(item, found) {
+            return Ok(false);
+        }
+        let there = attributes_of(fd).map_err(|_| std::io::Error::other("attributes"))?;
+        let wanted = item.xattrs.iter().map(|x| (&x.name[..], &x.value[..]));
+        let there = there.iter().map(|a: &Attribute| (&a.name[..], &a.value[..]));
+        // Others than the user's own need rights or a file system that not every target has.
+        let comparable = |(name, _): &(&[u8], &[u8])| name.starts_with(b"user.");
+        Ok(wanted.filter(comparable).eq(there.filter(comparable)))
+    }
+}
+
+fn times_equal(item: &Item, found: &Stat) -> bool {
+    found.modified.seconds == item.modified.seconds
+        && found.modified.nanoseconds == item.modified.nanos
+}
+
+fn is_empty(fd: &OwnedFd) -> Result<bool, ObserveError> {
+    for entry in Dir::read_from(fd)? {
+        let entry = entry?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a file's bytes are the item's, by blob ids. The length is known to be equal.
+fn content_equals(
+    file: &std::fs::File,
+    item: &Item,
+    keyring: &Keyring,
+) -> Result<bool, ObserveError> {
+    use std::os::unix::fs::FileExt;
+    let mut offset = 0;
+    let mut buffer = zeroize::Zeroizing::new(Vec::new());
+    for piece in &item.content {
+        let mut left = piece.plain_len();
+        let end = offset + left;
+        while left > 0 {
+            // A blob's id is of all its bytes; a hole can be looked at in steps.
+            let step = match piece {
+                Piece::Blob { .. } => left,
+                Piece::Hole { .. } => left.min(1 << 20),
+            };
+            buffer.resize(usize::try_from(step).unwrap_or(0), 0);
+            match file.read_exact_at(&mut buffer, end - left) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let equal = match piece {
+                Piece::Blob { id, .. } => keyring.blob_id(&buffer) == *id,
+                Piece::Hole { .. } => buffer.iter().all(|byte| *byte == 0),
+            };
+            if !equal {
+                return Ok(false);
+            }
+            left -= step;
+        }
+        offset = end;
+    }
+    Ok(true)
+}
