@@ -18,7 +18,8 @@ use crate::rows::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The client's session and the request's number in it, from 1. A repeat of a number is
-    /// answered from memory and has no second effect. `None` for the coordinators' own commands.
+    /// answered from memory and has no second effect; after a refusal whose code is retryable it is
+    /// executed anew. `None` for the coordinators' own commands.
     pub session: Option<(SessionId, u64)>,
     /// The leader's time. May lie before the state's time; the larger one counts.
     pub time: LogTime,

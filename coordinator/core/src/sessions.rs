@@ -1,5 +1,6 @@
 //! Each request of a session happens at most once: its result is kept, and a repeat is answered
-//! from memory. What is older than the kept results is refused, never executed again.
+//! from memory. What is older than the kept results is refused, never executed again. Refusals
+//! that time alone may heal are not kept: they changed nothing.
 
 use proto_types::SessionId;
 
@@ -24,6 +25,11 @@ pub(crate) fn once(
         Ok(Some(outcome)) => outcome,
         Ok(None) => {
             let outcome = execute(state, context);
+            // It changed nothing, and the client sends it again under the same number until it
+            // goes through: a kept result would answer "not yet" for ever.
+            if outcome.refusal().is_some_and(|refusal| refusal.code().is_retryable()) {
+                return outcome;
+            }
             remember(state, context, id, number, &outcome);
             outcome
         }

@@ -7,7 +7,7 @@ use coordinator_core::{
 use proto_types::{Code, Epoch, LogTime, SessionId};
 
 use crate::scenario::{
-    HOUR_MS, World, cluster, init_fleet, instance, lease, open_upload, seq, session,
+    Draft, HOUR_MS, World, cluster, init_fleet, instance, lease, nodes, open_upload, seq, session,
 };
 
 /// A command whose every execution shows: each new instance gets a new epoch.
@@ -43,7 +43,7 @@ fn session_repeat_gives_the_same_result_and_has_no_second_effect() {
 }
 
 #[test]
-fn session_keeps_refusals_too() {
+fn session_keeps_refusals_that_time_does_not_heal() {
     let mut world = World::new();
     let early = open_upload(1, Epoch::new(2), lease(9), seq(0));
     let refused = send(&mut world, session(1), 1, early.clone()).outcome;
@@ -52,6 +52,20 @@ fn session_keeps_refusals_too() {
     // It would be accepted now, and is under a new number.
     assert_eq!(send(&mut world, session(1), 1, early.clone()).outcome, refused);
     assert!(send(&mut world, session(1), 2, early).outcome.refusal().is_none());
+}
+
+#[test]
+fn session_tries_again_what_time_may_heal() {
+    let mut world = World::new();
+    let upload = world.open(1);
+    let draft = Draft::first(&world, 1, upload);
+    world.voters = nodes(&[1, 2, 3, 4, 5, 6]);
+    let refused = send(&mut world, session(1), 1, draft.command()).outcome;
+    assert!(matches!(refused, Outcome::Refused(Refusal::BundleNotDurable { .. })));
+    world.voters = nodes(&[1, 2, 3]);
+    let committed = send(&mut world, session(1), 1, draft.command()).outcome;
+    assert!(matches!(committed, Outcome::Committed { .. }), "{committed:?}");
+    assert_eq!(send(&mut world, session(1), 1, draft.command()).outcome, committed);
 }
 
 #[test]
