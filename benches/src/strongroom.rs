@@ -243,9 +243,11 @@ impl Fleet {
             .args(["--log", "json", "agent", "run", "--stop-with-stdin", "--config"])
             .arg(directory.join("agent.toml"));
         let mut server = Server::start(name, &mut command, &directory.join("log"))?;
-        process::until("the agent's socket", READY_DEADLINE, || {
+        // Its session with the fleet, as an agent that runs since yesterday has it.
+        process::until("the agent's session", READY_DEADLINE, || {
             server.require_alive()?;
-            Ok(std::os::unix::net::UnixStream::connect(&socket).ok().map(|_| ()))
+            let epoch = self.status_of(name)?.pointer("/cluster/epoch").and_then(Value::as_u64);
+            Ok((epoch > Some(0) && socket.exists()).then_some(()))
         })?;
         Ok(Agent { name: name.to_owned(), directory, socket, server, _sockets: sockets })
     }
@@ -257,10 +259,12 @@ impl Fleet {
 
     /// Restores a cluster's newest point into `target`.
     pub(crate) fn restore(&self, agent: &Agent, target: &Path) -> Result<Finished> {
-        let point = self.newest_point(&agent.name)?;
+        let status = self.status_of(&agent.name)?;
+        let point = status.pointer("/newest/point").and_then(Value::as_str);
+        let point = point.with_context(|| format!("the cluster has no point: {status}"))?;
         let mut command = self.operator();
         command
-            .args(["restore", "--cluster", &agent.name, "--point", &point, "--kek"])
+            .args(["restore", "--cluster", &agent.name, "--point", point, "--kek"])
             .arg(agent.directory.join("kek.key"))
             .arg("--to")
             .arg(target);
@@ -298,15 +302,14 @@ impl Fleet {
         json(&process::run(self.operator().args(["--output", "json", "status"]))?)
     }
 
-    fn newest_point(&self, cluster: &str) -> Result<String> {
+    fn status_of(&self, cluster: &str) -> Result<Value> {
         let status = self.status()?;
         let clusters = status.get("clusters").and_then(Value::as_array);
         let found = clusters
             .into_iter()
             .flatten()
             .find(|entry| entry.pointer("/cluster/name").and_then(Value::as_str) == Some(cluster));
-        let point = found.and_then(|entry| entry.pointer("/newest/point")?.as_str());
-        Ok(point.with_context(|| format!("cluster {cluster} has no point: {status}"))?.to_owned())
+        Ok(found.with_context(|| format!("the fleet does not know {cluster}: {status}"))?.clone())
     }
 }
 
