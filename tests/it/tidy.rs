@@ -31,8 +31,16 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 const OURS: [&str; 10] = [
-    "proto", "proto-types", "bundle", "storage", "coordinator", "coordinator-core", "agent", "cli",
-    "tests", "benches",
+    "proto",
+    "proto-types",
+    "bundle",
+    "storage",
+    "coordinator",
+    "coordinator-core",
+    "agent",
+    "cli",
+    "tests",
+    "benches",
 ];
 
 #[test]

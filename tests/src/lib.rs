@@ -1,1 +1,28 @@
-//! Holds no code: the tests of the whole are in `it/`.
+//! The harness of the tests of the whole: fleets of real processes on free loopback ports with
+//! certificates of their own, clients of every role, sealed bundles for raw protocol tests, and
+//! waits for facts. It holds no test; those are in `it/`, by area.
+
+pub mod agent;
+pub mod binary;
+pub mod cli;
+pub mod client;
+pub mod fleet;
+pub mod gate;
+pub mod logs;
+pub mod metrics;
+pub mod pki;
+pub mod ports;
+pub mod process;
+pub mod raw;
+pub mod sealed;
+pub mod skip;
+pub mod tmpfs;
+pub mod tree;
+pub mod wait;
+
+pub use agent::Agent;
+pub use cli::Cli;
+pub use client::{Answer, Party};
+pub use fleet::{Fleet, Settings};
+pub use raw::RawCluster;
+pub use wait::until;
