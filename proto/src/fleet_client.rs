@@ -57,7 +57,12 @@ pub struct FleetClient {
 struct Session {
     id: SessionId,
     sequence: u64,
+    /// When it was last used, in elapsed milliseconds.
+    used_ms: u64,
 }
+
+/// Coordinators forget a session that was idle for a day; a client draws a new one long before.
+const SESSION_IDLE_MS: u64 = 60 * 60 * 1000;
 
 impl FleetClient {
     /// A client for these coordinators; connects when first used.
@@ -82,7 +87,11 @@ impl FleetClient {
                 lazy_channel(env.net.clone(), address, tls.client(), Deadlines::default())
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let session = Mutex::new(Session { id: SessionId::random(&*env.random), sequence: 0 });
+        let session = Mutex::new(Session {
+            id: SessionId::random(&*env.random),
+            sequence: 0,
+            used_ms: env.clock.elapsed_millis(),
+        });
         Ok(Arc::new(Self {
             identity: tls.identity().clone(),
             env,
@@ -115,6 +124,12 @@ impl FleetClient {
     /// The number of a new write. Sent again unchanged with every retry of the same write.
     pub fn next_write_id(&self) -> v1::WriteId {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.env.clock.elapsed_millis();
+        if now.saturating_sub(session.used_ms) > SESSION_IDLE_MS {
+            session.id = SessionId::random(&*self.env.random);
+            session.sequence = 0;
+        }
+        session.used_ms = now;
         session.sequence += 1;
         v1::WriteId {
             session_id: Bytes::copy_from_slice(session.id.as_bytes()),
