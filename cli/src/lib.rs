@@ -1,1 +1,54 @@
-//! cli
+//! The one binary, `strongroom`: runs coordinators and agents, and does every operator's verb.
+//! What it prints, its exit codes and its files are described in `docs/cli.md`. The work itself is
+//! in the packages it calls; here is only what stands between them and a person.
+
+pub mod args;
+pub mod config_file;
+pub mod context;
+pub mod dev;
+pub mod error;
+pub mod exit_codes;
+pub mod key_files;
+pub mod operator;
+pub mod output;
+pub mod private_file;
+pub mod progress;
+pub mod shutdown;
+pub mod size;
+pub mod telemetry;
+pub mod verbs;
+pub mod views;
+pub mod when;
+
+use args::{Cli, Command};
+use context::Context;
+use error::Result;
+
+/// Runs one verb to its end.
+///
+/// # Errors
+/// Whatever kept it from being done, ready to be printed.
+pub async fn run(cli: Cli, context: &Context) -> Result<()> {
+    match cli.command {
+        Command::Coordinator(verb) => verbs::coordinator::run(verb, context).await,
+        Command::Agent(verb) => verbs::agent::run(verb, context).await,
+        Command::Key(verb) => verbs::key::run(verb, context),
+        Command::Cluster(verb) => verbs::cluster::run(verb, context).await,
+        Command::Status(arguments) => verbs::status::run(arguments, context).await,
+        Command::Backup(verb) => verbs::backup::run(verb, context).await,
+        Command::Restore(arguments) => verbs::restore::run(arguments, context).await,
+        Command::Node(verb) => verbs::node::run(verb, context).await,
+        Command::Dev(arguments) => dev::run(arguments, context).await,
+    }
+}
+
+/// Whether a command line starts something that runs until it is stopped, and so logs what it
+/// does.
+#[must_use]
+pub const fn is_server(cli: &Cli) -> bool {
+    matches!(
+        cli.command,
+        Command::Coordinator(verbs::coordinator::Verb::Run(_))
+            | Command::Agent(verbs::agent::Verb::Run(_))
+    )
+}

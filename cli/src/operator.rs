@@ -1,0 +1,107 @@
+//! The operator's directory: `operator.toml` with the coordinators and the certificate, and the
+//! file of pinned heads that makes a rollback visible (invariant K3).
+//!
+//! ```toml
+//! coordinators = ["127.0.0.1:7401", "127.0.0.1:7402", "127.0.0.1:7403"]
+//! pins = "pins.json"          # optional
+//! [tls]
+//! ca = "ca.pem"
+//! certificate = "operator.pem"
+//! key = "operator.key"
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto::fleet_client::{FleetClient, RetryPolicy};
+use proto::tls::TlsFiles;
+use proto_types::Code;
+use serde::Deserialize;
+
+use crate::config_file;
+use crate::context::Context;
+use crate::error::{CliError, Result};
+
+/// Name of the config file in the operator's directory.
+pub const FILE: &str = "operator.toml";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    coordinators: Vec<String>,
+    #[serde(default = "default_pins")]
+    pins: PathBuf,
+    tls: TlsFiles,
+}
+
+fn default_pins() -> PathBuf {
+    PathBuf::from("pins.json")
+}
+
+/// What an operator's program knows of its fleet.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// `host:port` of each coordinator.
+    pub coordinators: Vec<String>,
+    /// Where the newest heads seen and the signing keys pinned are kept.
+    pub pins: PathBuf,
+    /// Its certificate.
+    pub tls: TlsFiles,
+}
+
+impl Operator {
+    /// Reads `operator.toml` in `directory`.
+    ///
+    /// # Errors
+    /// When it is absent or not valid.
+    pub fn load(directory: &Path) -> Result<Self> {
+        let path = directory.join(FILE);
+        if !path.exists() {
+            return Err(CliError::new(
+                Code::InvalidConfig,
+                format!("there is no {}", path.display()),
+            )
+            .with_remedy(
+                "give the directory that holds operator.toml with --operator-dir DIR or \
+                 STRONGROOM_OPERATOR_DIR; `strongroom dev` makes one",
+            ));
+        }
+        let file: File = config_file::read(&path)?;
+        if file.coordinators.is_empty() {
+            return Err(CliError::new(
+                Code::InvalidConfig,
+                format!("{}: coordinators is empty", path.display()),
+            )
+            .with_remedy("list host:port of every coordinator"));
+        }
+        Ok(Self {
+            coordinators: file.coordinators,
+            pins: directory.join(file.pins),
+            tls: file.tls.relative_to(directory),
+        })
+    }
+
+    /// A client of the fleet under this operator's certificate.
+    ///
+    /// # Errors
+    /// When the certificate files cannot be used.
+    pub fn connect(&self, context: &Context) -> Result<Arc<FleetClient>> {
+        let tls = self.tls.load()?;
+        Ok(FleetClient::new(
+            context.env.clone(),
+            self.coordinators.clone(),
+            &tls,
+            RetryPolicy::default(),
+        )?)
+    }
+}
+
+/// The operator of the command line, with its client.
+///
+/// # Errors
+/// As [`Operator::load`] and [`Operator::connect`].
+pub fn connect(context: &Context) -> Result<(Operator, Arc<FleetClient>)> {
+    let operator = Operator::load(&context.operator_dir()?)?;
+    let client = operator.connect(context)?;
+    Ok((operator, client))
+}

@@ -1,0 +1,12 @@
+//! The operator's verbs, one file per group. Each holds its arguments, what it asks the other
+//! packages to do, and what it prints.
+
+pub mod agent;
+pub mod backup;
+pub mod cluster;
+pub mod coordinator;
+pub mod key;
+pub mod node;
+pub mod opening;
+pub mod restore;
+pub mod status;

@@ -1,0 +1,139 @@
+//! `strongroom backup`: making, listing, inspecting and exporting recovery points.
+
+mod inspect;
+mod now;
+
+use std::path::PathBuf;
+
+use agent::export::write_export;
+use agent::point_store::PointSelector;
+use clap::{Args, Subcommand};
+use proto::v1;
+use proto::v1::ReadPurpose;
+use proto::v1::catalog_client::CatalogClient;
+use proto_types::{ByteCount, PointName};
+use serde::Serialize;
+
+use super::opening::{in_fleet, point_name};
+use crate::context::Context;
+use crate::error::Result;
+use crate::operator;
+use crate::progress;
+use crate::views::{PointView, point_rows};
+
+/// Lists of thousands of points are longer than gRPC's usual limit.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Verbs about recovery points.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Ask the agent of this machine for a backup now, and wait until it is acknowledged
+    Now(now::NowArgs),
+    /// List recovery points, newest first
+    List(ListArgs),
+    /// Show one point; with a key, also what is in it
+    Show(inspect::ShowArgs),
+    /// Show what changed between two points of a cluster
+    Diff(inspect::DiffArgs),
+    /// Read every byte of a point and check it; with a key, open every blob
+    Verify(inspect::VerifyArgs),
+    /// Write a point, still sealed, to one file that restores without any coordinator
+    Export(ExportArgs),
+}
+
+/// Arguments of `backup list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only points of this cluster
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// At most this many [default: all]
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<u64>,
+    /// Take the answer of any single coordinator, not confirmed by a majority
+    #[arg(long)]
+    pub stale: bool,
+}
+
+/// Arguments of `backup export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The point, as `backup list` prints it
+    #[arg(long, value_name = "CLUSTER@NUMBER", value_parser = point_name)]
+    pub point: PointName,
+    /// The file to write; must not exist
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(Serialize)]
+struct ExportView {
+    point: String,
+    file: PathBuf,
+    bytes: u64,
+    bundles: u64,
+}
+
+pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
+    match verb {
+        Verb::Now(arguments) => now::run(arguments, context).await,
+        Verb::List(arguments) => list(arguments, context).await,
+        Verb::Show(arguments) => inspect::show(&arguments, context).await,
+        Verb::Diff(arguments) => inspect::diff(&arguments, context).await,
+        Verb::Verify(arguments) => inspect::verify(&arguments, context).await,
+        Verb::Export(arguments) => export(&arguments, context).await,
+    }
+}
+
+async fn list(arguments: ListArgs, context: &Context) -> Result<()> {
+    let (_, client) = operator::connect(context)?;
+    let request = v1::ListPointsRequest {
+        cluster_name: arguments.cluster.unwrap_or_default(),
+        stale: arguments.stale,
+        limit: arguments.limit.unwrap_or(0),
+    };
+    let answer = client
+        .call("listing the recovery points", |channel| {
+            let request = request.clone();
+            async move {
+                let mut catalog =
+                    CatalogClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+                catalog.list_points(request).await
+            }
+        })
+        .await?;
+    let points: Vec<PointView> = answer.points.iter().map(PointView::from).collect();
+    context.screen.show(&points, |points| {
+        if points.is_empty() {
+            return "no recovery points\n".to_owned();
+        }
+        point_rows(points, context.now.time_zone(), context.log_now())
+    })
+}
+
+async fn export(arguments: &ExportArgs, context: &Context) -> Result<()> {
+    let PointName { cluster, sequence } = &arguments.point;
+    let selector = PointSelector::Sequence(*sequence);
+    let found = in_fleet(context, cluster, selector, ReadPurpose::Export).await?;
+    let (bar, progress) = progress::shown(&context.screen);
+    let written = write_export(&found.store, &arguments.out, &context.env, progress).await;
+    found.store.end().await;
+    bar.finish_and_clear();
+    let written = written?;
+    let view = ExportView {
+        point: arguments.point.to_string(),
+        file: written.path,
+        bytes: written.bytes,
+        bundles: written.bundles,
+    };
+    context.screen.show(&view, |view| {
+        format!(
+            "exported {} to {} ({}, {} bundles, read back and verified)\n\
+             restore it without any coordinator with `strongroom restore --from FILE`\n",
+            view.point,
+            view.file.display(),
+            ByteCount::new(view.bytes),
+            view.bundles
+        )
+    })
+}

@@ -1,0 +1,383 @@
+//! The fleet as people and programs see it: nodes, clusters, findings.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use proto::v1;
+use proto_types::{KeyFingerprint, LogTime};
+use serde::Serialize;
+
+use super::{PointView, id, size, time};
+use crate::output::Rows;
+use crate::when;
+
+/// A workload cluster.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClusterView {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub cluster_id: String,
+    /// Labels, for policies.
+    pub labels: BTreeMap<String, String>,
+    /// Its public signing key.
+    pub signing_key: String,
+    /// SHA-256 of that key, which people compare.
+    pub signing_key_fingerprint: String,
+    /// UID of its `kube-system` namespace, where it is Kubernetes.
+    pub kube_system_uid: Option<String>,
+    /// Epoch of the active agent; 0: none was ever active.
+    pub epoch: u64,
+    /// Newest point's number; 0: none yet.
+    pub head_sequence: u64,
+    /// Newest point's manifest.
+    pub head_manifest: Option<String>,
+    /// When it was registered, RFC 3339.
+    pub registered: String,
+}
+
+impl From<&v1::Cluster> for ClusterView {
+    fn from(cluster: &v1::Cluster) -> Self {
+        Self {
+            name: cluster.name.clone(),
+            cluster_id: hex::encode(&cluster.cluster_id),
+            labels: cluster.labels.clone().into_iter().collect(),
+            signing_key: hex::encode(&cluster.signing_key),
+            signing_key_fingerprint: KeyFingerprint::of(&cluster.signing_key).to_string(),
+            kube_system_uid: Some(cluster.kube_system_uid.clone()).filter(|uid| !uid.is_empty()),
+            epoch: cluster.epoch,
+            head_sequence: cluster.head_sequence,
+            head_manifest: id(&cluster.head_manifest),
+            registered: time(cluster.registered_ms),
+        }
+    }
+}
+
+/// Clusters as a table.
+#[must_use]
+pub fn cluster_rows(clusters: &[ClusterView]) -> String {
+    let mut rows = Rows::new(&["NAME", "NEWEST POINT", "EPOCH", "LABELS", "SIGNING KEY", "ID"]);
+    for cluster in clusters {
+        let labels: Vec<String> = cluster.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        rows.push([
+            cluster.name.clone(),
+            match cluster.head_sequence {
+                0 => "none".to_owned(),
+                sequence => format!("{}@{sequence}", cluster.name),
+            },
+            cluster.epoch.to_string(),
+            if labels.is_empty() { "-".to_owned() } else { labels.join(",") },
+            cluster.signing_key_fingerprint.chars().take(16).collect(),
+            cluster.cluster_id.clone(),
+        ]);
+    }
+    rows.render()
+}
+
+/// Something a person should know.
+#[derive(Debug, Clone, Serialize)]
+pub struct FindingView {
+    /// `info`, `warning` or `critical`.
+    pub severity: &'static str,
+    /// A stable word.
+    pub kind: String,
+    /// The cluster it is of, if it is of one.
+    pub cluster: Option<String>,
+    /// The node it is of, if it is of one.
+    pub node_id: Option<u64>,
+    /// Which one, when a kind can stand several times.
+    pub subject: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// The same in milliseconds since 1970.
+    pub since_ms: u64,
+    /// What it is.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl From<&v1::Finding> for FindingView {
+    fn from(finding: &v1::Finding) -> Self {
+        Self {
+            severity: match finding.severity() {
+                v1::Severity::Critical => "critical",
+                v1::Severity::Warning => "warning",
+                v1::Severity::Info | v1::Severity::Unspecified => "info",
+            },
+            kind: finding.kind.clone(),
+            cluster: Some(finding.cluster_name.clone()).filter(|name| !name.is_empty()),
+            node_id: Some(finding.node_id).filter(|id| *id != 0),
+            subject: finding.subject.clone(),
+            since: time(finding.since_ms),
+            since_ms: finding.since_ms,
+            message: finding.message.clone(),
+            remedy: finding.remedy.clone(),
+        }
+    }
+}
+
+/// One coordinator.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeView {
+    /// Its id.
+    pub node_id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Whether the coordinator that answered can reach it.
+    pub reachable: bool,
+    /// Whether it leads.
+    pub leader: bool,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Its term.
+    pub term: u64,
+    /// End of its log.
+    pub last_log_index: u64,
+    /// What it has applied.
+    pub applied_index: u64,
+    /// Log entries that it has still to apply, against the leader's log.
+    pub lag: u64,
+    /// Free bytes on its disk.
+    pub disk_free_bytes: u64,
+    /// Bytes of the bundles it holds.
+    pub bundle_bytes: u64,
+    /// How many bundles it holds.
+    pub bundle_count: u64,
+    /// Bundles that points need and it is not known to hold.
+    pub missing_bundles: u64,
+    /// Version of its program.
+    pub version: String,
+}
+
+/// One cluster's standing.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClusterStatusView {
+    /// The cluster.
+    pub cluster: ClusterView,
+    /// Its newest point.
+    pub newest: Option<PointView>,
+    /// Its newest proved point.
+    pub newest_proved: Option<PointView>,
+    /// How many points are kept.
+    pub points: u64,
+    /// Sealed bytes of one copy.
+    pub stored_bytes: u64,
+}
+
+/// The whole fleet.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusView {
+    /// Its id.
+    pub fleet_id: String,
+    /// Its name.
+    pub fleet: String,
+    /// Fingerprint of its recovery key.
+    pub recovery_key_fingerprint: String,
+    /// The leader's id; none between two leaders.
+    pub leader_id: Option<u64>,
+    /// The term.
+    pub term: u64,
+    /// Time of the log, RFC 3339.
+    pub log_time: String,
+    /// The same in milliseconds since 1970.
+    pub log_time_ms: u64,
+    /// Log index the answer is of.
+    pub log_index: u64,
+    /// Node that answered.
+    pub answered_by: u64,
+    /// Whether the answer was not confirmed by a quorum.
+    pub stale: bool,
+    /// All coordinators.
+    pub nodes: Vec<NodeView>,
+    /// All workload clusters.
+    pub clusters: Vec<ClusterStatusView>,
+    /// What people should know.
+    pub findings: Vec<FindingView>,
+}
+
+impl From<&v1::GetStatusResponse> for StatusView {
+    fn from(status: &v1::GetStatusResponse) -> Self {
+        let read = status.read.unwrap_or_default();
+        // The end of the log as the leader knows it, or as anybody does.
+        let end = status
+            .nodes
+            .iter()
+            .filter(|node| node.leader || status.leader_id == 0)
+            .map(|node| node.last_log_index)
+            .max()
+            .unwrap_or(0);
+        Self {
+            fleet_id: hex::encode(&status.fleet_id),
+            fleet: status.fleet_name.clone(),
+            recovery_key_fingerprint: hex::encode(&status.recovery_key_fingerprint),
+            leader_id: Some(status.leader_id).filter(|id| *id != 0),
+            term: status.term,
+            log_time: time(status.log_time_ms),
+            log_time_ms: status.log_time_ms,
+            log_index: read.log_index,
+            answered_by: read.node_id,
+            stale: read.stale,
+            nodes: status.nodes.iter().map(|node| node_view(node, end)).collect(),
+            clusters: status.clusters.iter().map(cluster_status).collect(),
+            findings: status.findings.iter().map(FindingView::from).collect(),
+        }
+    }
+}
+
+fn node_view(node: &v1::NodeStatus, end: u64) -> NodeView {
+    NodeView {
+        node_id: node.node_id,
+        name: node.name.clone(),
+        address: node.address.clone(),
+        reachable: node.reachable,
+        leader: node.leader,
+        voter: node.voter,
+        term: node.term,
+        last_log_index: node.last_log_index,
+        applied_index: node.applied_index,
+        lag: end.saturating_sub(node.applied_index),
+        disk_free_bytes: node.disk_free_bytes,
+        bundle_bytes: node.bundle_bytes,
+        bundle_count: node.bundle_count,
+        missing_bundles: node.missing_bundles,
+        version: node.version.clone(),
+    }
+}
+
+fn cluster_status(status: &v1::ClusterStatus) -> ClusterStatusView {
+    ClusterStatusView {
+        cluster: ClusterView::from(&status.cluster.clone().unwrap_or_default()),
+        newest: status.newest.as_ref().map(PointView::from),
+        newest_proved: status.newest_proved.as_ref().map(PointView::from),
+        points: status.points,
+        stored_bytes: status.stored_bytes,
+    }
+}
+
+impl StatusView {
+    /// The answer for people.
+    #[must_use]
+    pub fn describe(&self, zone: &TimeZone) -> String {
+        let leader = match self.leader_id {
+            Some(leader) => {
+                let name = self.nodes.iter().find(|node| node.node_id == leader);
+                name.map_or_else(|| format!("node {leader}"), |node| node.name.clone())
+            }
+            None => "none: a majority of the coordinators must run".to_owned(),
+        };
+        let mut text = format!(
+            "fleet        {} ({})\nleader       {leader}, term {}\nrecovery key {}\n",
+            self.fleet, self.fleet_id, self.term, self.recovery_key_fingerprint
+        );
+        if self.stale {
+            text.push_str("stale        not confirmed by a majority, as was asked\n");
+        }
+        text.push('\n');
+        text.push_str(&self.node_rows());
+        text.push('\n');
+        text.push_str(&self.cluster_rows(zone));
+        text.push('\n');
+        text.push_str(&self.finding_lines(zone));
+        text
+    }
+
+    fn node_rows(&self) -> String {
+        let mut rows = Rows::new(&[
+            "NODE",
+            "ADDRESS",
+            "STATE",
+            "LAG",
+            "BUNDLES",
+            "HELD",
+            "MISSING",
+            "DISK FREE",
+        ]);
+        for node in &self.nodes {
+            let state = match (node.reachable, node.leader) {
+                (false, _) => "unreachable",
+                (true, true) => "leader",
+                (true, false) => "follower",
+            };
+            // Of a node that does not answer, nothing but its name is known.
+            let known = |text: String| if node.reachable { text } else { "?".to_owned() };
+            rows.push([
+                node.name.clone(),
+                node.address.clone(),
+                state.to_owned(),
+                known(node.lag.to_string()),
+                known(node.bundle_count.to_string()),
+                known(size(node.bundle_bytes)),
+                node.missing_bundles.to_string(),
+                known(size(node.disk_free_bytes)),
+            ]);
+        }
+        rows.render()
+    }
+
+    fn cluster_rows(&self, zone: &TimeZone) -> String {
+        if self.clusters.is_empty() {
+            return "no cluster is registered: `strongroom cluster register` does it\n".to_owned();
+        }
+        let now = LogTime::from_millis(self.log_time_ms);
+        let mut rows = Rows::new(&[
+            "CLUSTER",
+            "NEWEST POINT",
+            "COMMITTED",
+            "AGE",
+            "PROOF",
+            "POINTS",
+            "STORED",
+        ]);
+        for status in &self.clusters {
+            let newest = match &status.newest {
+                Some(point) => {
+                    let committed = LogTime::from_millis(point.committed_ms);
+                    [
+                        point.point.clone(),
+                        when::local(committed, zone),
+                        when::age(committed, now),
+                        point.proof().to_owned(),
+                    ]
+                }
+                None => ["none", "-", "-", "-"].map(str::to_owned),
+            };
+            let [point, committed, age, proof] = newest;
+            rows.push([
+                status.cluster.name.clone(),
+                point,
+                committed,
+                age,
+                proof,
+                status.points.to_string(),
+                size(status.stored_bytes),
+            ]);
+        }
+        rows.render()
+    }
+
+    fn finding_lines(&self, zone: &TimeZone) -> String {
+        if self.findings.is_empty() {
+            return "no findings\n".to_owned();
+        }
+        let mut text = format!("{} findings\n", self.findings.len());
+        for finding in &self.findings {
+            let of = match (&finding.cluster, finding.node_id) {
+                (Some(cluster), _) => format!("cluster {cluster}"),
+                (None, Some(node)) => format!("node {node}"),
+                (None, None) => "the fleet".to_owned(),
+            };
+            text.push_str(&format!(
+                "  {} {} of {of}, since {}: {}\n    help: {}\n",
+                finding.severity,
+                finding.kind,
+                when::local(LogTime::from_millis(finding.since_ms), zone),
+                finding.message,
+                finding.remedy
+            ));
+        }
+        text
+    }
+}

@@ -1,0 +1,4 @@
+# What the tariffs application may read.
+path "kv/data/tariffs/*" {
+  capabilities = ["read"]
+}
