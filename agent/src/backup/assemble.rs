@@ -23,6 +23,9 @@ pub(crate) struct Survey {
     pub(crate) entries: Vec<Entry>,
     /// Index into the last point's items.
     pub(crate) reuse: Vec<Option<usize>>,
+    /// The item that it probably equals, once read: what decisions before the reading go by. An
+    /// agent that lost its hints reads everything, but has no reason to send everything.
+    likely: Vec<Option<usize>>,
 }
 
 impl Survey {
@@ -33,42 +36,45 @@ impl Survey {
 
     /// Compares a source's entries, sorted by path, with the last point.
     pub(crate) fn make(source: &str, entries: Vec<Entry>, previous: Option<&Previous>) -> Self {
-        let Some(previous) = previous else {
-            let reuse = vec![None; entries.len()];
-            return Self { source: source.to_owned(), entries, reuse };
+        let mut survey = Self {
+            source: source.to_owned(),
+            reuse: vec![None; entries.len()],
+            likely: vec![None; entries.len()],
+            entries,
         };
+        let Some(previous) = previous else { return survey };
         let items = &previous.current.items;
         let mut at = items.partition_point(|item| item.key.source.as_str() < source);
-        let reuse = entries
-            .iter()
-            .map(|entry| {
-                while items
-                    .get(at)
-                    .is_some_and(|item| item.key.source == source && item.key.path < entry.path)
-                {
-                    at += 1;
-                }
-                let item = items.get(at)?;
-                let hint = previous.hints.get(at).copied().flatten()?;
-                let equal = item.key.source == source
-                    && item.key.path == entry.path
-                    && same_kind(item.kind, entry.kind)
-                    && hint == Hint::of(&entry.stat)
-                    && keeps_its_place(item, entry.secret);
-                equal.then_some(at)
-            })
-            .collect();
-        Self { source: source.to_owned(), entries, reuse }
+        for (place, entry) in survey.entries.iter().enumerate() {
+            while items
+                .get(at)
+                .is_some_and(|item| item.key.source == source && item.key.path < entry.path)
+            {
+                at += 1;
+            }
+            let Some(item) = items.get(at) else { break };
+            if item.key.source != source || item.key.path != entry.path || !looks_like(item, entry)
+            {
+                continue;
+            }
+            survey.likely[place] = Some(at);
+            let hint = previous.hints.get(at).copied().flatten();
+            if hint == Some(Hint::of(&entry.stat)) && keeps_its_place(item, entry.secret) {
+                survey.reuse[place] = Some(at);
+            }
+        }
+        survey
     }
 
     /// Has everything read anew whose blobs are in one of these bundles.
     pub(crate) fn read_again(&mut self, items: &[Item], bundles: &BTreeSet<BundleId>) {
         for reuse in &mut self.reuse {
-            let stays = |index: usize| {
-                let pieces = items[index].content.iter().filter_map(Piece::config_blob);
-                pieces.into_iter().all(|(bundle, _)| !bundles.contains(&bundle))
-            };
-            *reuse = reuse.filter(|index| stays(*index));
+            let mut stays = true;
+            if let Some(index) = reuse {
+                let mut pieces = items[*index].content.iter().filter_map(Piece::config_blob);
+                stays = pieces.all(|(bundle, _)| !bundles.contains(&bundle));
+            }
+            *reuse = reuse.filter(|_| stays);
         }
     }
 
@@ -85,7 +91,7 @@ pub(crate) fn is_unchanged(surveys: &[Survey], previous: &Previous) -> bool {
         && reused == previous.current.items.len()
 }
 
-/// Items that a delta against the base would list, if everything that is read has changed.
+/// Items that a delta against the base would probably list.
 pub(crate) fn delta_items(surveys: &[Survey], previous: &Previous) -> u64 {
     let diff = bundle::diff(&previous.base.manifest.items, &previous.current.items);
     let already: BTreeSet<&ItemKey> = diff
@@ -98,9 +104,9 @@ pub(crate) fn delta_items(surveys: &[Survey], previous: &Previous) -> u64 {
     let mut seen = BTreeSet::new();
     let mut fresh = 0_u64;
     for survey in surveys {
-        for (entry, reuse) in survey.entries.iter().zip(&survey.reuse) {
+        for (entry, likely) in survey.entries.iter().zip(&survey.likely) {
             let key = ItemKey { source: survey.source.clone(), path: entry.path.clone() };
-            if reuse.is_none() && !already.contains(&key) {
+            if likely.is_none() && !already.contains(&key) {
                 fresh += 1;
             }
             seen.insert(key);
@@ -115,14 +121,14 @@ pub(crate) fn delta_items(surveys: &[Survey], previous: &Previous) -> u64 {
     already.len() as u64 + fresh + gone as u64
 }
 
-/// How much of each config bundle unchanged items still need.
+/// How much of each config bundle items that probably did not change still need.
 pub(crate) fn usages(
     surveys: &[Survey],
     items: &[Item],
     totals: &BTreeMap<BundleId, u64>,
 ) -> Vec<Usage> {
     let mut live: BTreeMap<BundleId, HashMap<u64, u64>> = BTreeMap::new();
-    for index in surveys.iter().flat_map(|survey| survey.reuse.iter().flatten()) {
+    for index in surveys.iter().flat_map(|survey| survey.likely.iter().flatten()) {
         for (bundle, blob) in items[*index].content.iter().filter_map(Piece::config_blob) {
             // A record that several items share is there once.
             live.entry(bundle).or_default().insert(blob.offset, blob.record_len());
@@ -200,13 +206,18 @@ fn is_settled(changed: Timestamp, listed: LogTime) -> bool {
     millis.saturating_add(TICK_MILLIS) < listed.as_millis()
 }
 
-const fn same_kind(item: ItemKind, entry: EntryKind) -> bool {
-    matches!(
-        (item, entry),
-        (ItemKind::File, EntryKind::File)
-            | (ItemKind::Directory, EntryKind::Directory)
-            | (ItemKind::Symlink, EntryKind::Symlink)
-    )
+/// Whether an entry has the kind, size and attributes that the item had.
+fn looks_like(item: &Item, entry: &Entry) -> bool {
+    let stat = &entry.stat;
+    let kind = match entry.kind {
+        EntryKind::File => item.kind == ItemKind::File && item.size == stat.size,
+        EntryKind::Directory => item.kind == ItemKind::Directory,
+        EntryKind::Symlink => item.kind == ItemKind::Symlink,
+    };
+    kind && item.mode == stat.mode
+        && (item.uid, item.gid) == (stat.uid, stat.gid)
+        && (item.modified.seconds, item.modified.nanos)
+            == (stat.modified.seconds, stat.modified.nanoseconds)
 }
 
 /// Whether an item's content is where the config now wants it: key bundle or config bundle.

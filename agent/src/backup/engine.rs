@@ -361,7 +361,7 @@ impl Run<'_> {
         let assembled = assemble::assemble(&surveys, &output, previous.as_ref(), self.started)?;
         let proofs = files::proofs(&surveys, &troubles);
         if let Some(known) = &previous
-            && full.is_none()
+            && !self.request.full
             && !rotated
             && assemble::same_list(&assembled.items, &known.current)
             && proofs == known.current.proofs

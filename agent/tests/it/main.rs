@@ -1,0 +1,10 @@
+//! The agent through its public door: whole backups against a fake fleet that keeps the rules of
+//! the protocol and can be told to misbehave, and whole restores of what it kept.
+
+mod backup;
+mod export;
+mod fleet;
+mod restore;
+mod story;
+mod tree;
+mod upload;
