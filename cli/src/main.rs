@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<()> {
-    let usual = if cli::is_server(&cli) { "info" } else { "error" };
+    let usual = if cli::is_server(&cli) { "info,openraft=warn" } else { "error" };
     telemetry::start(cli.global.log, cli.global.log_level.as_deref(), usual)?;
     proto::tls::install_crypto_provider();
     let runtime =
@@ -33,7 +33,11 @@ fn start(cli: Cli) -> Result<()> {
         })?;
     let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
     let context = Context::of_process(&cli.global, home);
-    runtime.block_on(cli::run(cli, &context))
+    let done = runtime.block_on(cli::run(cli, &context));
+    // Whatever had to be finished is finished; a thread that still waits for standard input, as
+    // under `dev`, must not keep the process.
+    runtime.shutdown_background();
+    done
 }
 
 fn end(result: Result<()>, format: Format) -> ExitCode {

@@ -76,5 +76,5 @@ fn init(arguments: &InitArgs, context: &Context) -> Result<()> {
 async fn serve(arguments: RunArgs, context: &Context) -> Result<()> {
     let config = agent::config::Config::load(&arguments.config)?;
     let shutdown = shutdown::token(arguments.stop_with_stdin)?;
-    Ok(agent::run(config, context.env.clone(), shutdown.cancelled_owned()).await?)
+    Ok(agent::run(config, context.env.clone(), shutdown).await?)
 }

@@ -171,9 +171,8 @@ impl RaftNode {
 
     /// Has a request committed and applied, by this node or through the leader; answered with
     /// its outcome and index. Repeats go on through a leader change, which is safe because a
-    /// request carries its session and number.
+    /// request carries its session and number, or is the same done twice as done once.
     pub(crate) async fn propose(&self, request: Request) -> Result<(Outcome, LogIndex), ApiError> {
-        debug_assert!(request.session.is_some(), "only requests of a session may be repeated");
         let bytes = Bytes::from(codec::encode_request(&request));
         let request = &request;
         let (outcome, index) = self
