@@ -84,7 +84,8 @@ impl Story<'_> {
         {
             let content = v1::ChangedPoint {
                 added: added.clone(),
-                dropped: Vec::new(),
+                // The new manifest takes the place of the old one.
+                dropped: vec![head.manifest_id.clone()],
                 manifest_id: Bytes::copy_from_slice(manifest.as_bytes()),
                 key_bundle_id,
                 wraps_id,
