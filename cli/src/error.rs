@@ -147,6 +147,7 @@ from_errors!(
     agent::home::HomeError,
     agent::opened::PointError,
     agent::point_store::StoreError,
+    agent::restore::RestoreError,
     coordinator::config::ConfigError,
 );
 

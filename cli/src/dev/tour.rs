@@ -111,17 +111,21 @@ impl Story<'_> {
     ) -> Result<Point> {
         self.narrator.begin("bringing one Secret back");
         let cluster = self.cluster.name.clone();
+        let exports = self.state.path("exports");
+        let [at, include, policy, safety] =
+            ["--at", "--include", "--on-conflict", "--safety-dir"].map(OsStr::new);
         let selection = [
-            "--cluster",
-            &cluster,
-            "--at",
-            &first.committed,
-            "--include",
-            examples::SECRET,
-            "--on-conflict",
-            "overwrite",
-        ]
-        .map(OsStr::new);
+            OsStr::new("--cluster"),
+            OsStr::new(&cluster),
+            at,
+            OsStr::new(&first.committed),
+            include,
+            OsStr::new(examples::SECRET),
+            policy,
+            OsStr::new("overwrite"),
+            safety,
+            exports.as_os_str(),
+        ];
         self.run_restore(&selection, source, OpenWith::Kek).await?;
         let differences = before.differences_at(&Tree::read(source)?, Path::new(examples::SECRET));
         if let Some(difference) = differences.first() {

@@ -1,7 +1,7 @@
 //! `strongroom backup`: making, listing, inspecting and exporting recovery points.
 
-mod inspect;
-mod now;
+pub mod inspect;
+pub mod now;
 
 use std::path::PathBuf;
 
@@ -20,6 +20,8 @@ use crate::error::Result;
 use crate::operator;
 use crate::progress;
 use crate::views::{PointView, point_rows};
+
+pub(crate) use inspect::plain;
 
 /// Lists of thousands of points are longer than gRPC's usual limit.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;

@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::operator::{self, Operator};
+use crate::output::Screen;
 
 /// The key that opens a point: one of the two.
 #[derive(Debug, Args)]
@@ -141,23 +142,20 @@ impl TrustView {
         }
     }
 
-    /// Lines for people about what is not proven; none if all is.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+    /// Tells people what is not proven; programs read it in the answer.
+    pub(crate) fn warn(&self, screen: &Screen) {
         if self.origin == "unproven" {
-            lines.push(format!(
+            screen.note(&format!(
                 "origin: unproven. No signing key of this cluster is pinned here; compare the \
                  signer's fingerprint: {}",
                 self.signer
             ));
         }
         if self.freshness == Some("unproven") {
-            lines.push(
+            screen.note(
                 "freshness: unproven. No point of this cluster was seen from here before, so an \
-                 older one could be offered as the newest"
-                    .to_owned(),
+                 older one could be offered as the newest",
             );
         }
-        lines
     }
 }

@@ -1,10 +1,313 @@
-//! `strongroom restore`.
+//! `strongroom restore`: brings back a recovery point, whole or in part, from the fleet or from an
+//! exported file. The plan is made and shown before anything is touched (invariant P1).
+
+use std::path::PathBuf;
+
+use agent::OpenedPoint;
+use agent::patterns::Patterns;
+use agent::point_store::PointSelector;
+use agent::restore::{
+    self, Action, ConflictPolicy, ItemDiff, PlannedItem, RestoreOptions, RestorePlan, RestoreReport,
+};
+use clap::{Args, ValueEnum};
+use proto::v1::ReadPurpose;
+use proto_types::{ByteCount, LogTime, PointName, Sequence};
+use serde::Serialize;
+
+use super::backup::plain;
+use super::opening::{Found, KeyArgs, TrustView, in_file, in_fleet};
 use crate::context::Context;
-use crate::error::Result;
-use clap::Args;
+use crate::error::{CliError, Result};
+use crate::{progress, when};
+
+/// A plan's lines are printed up to this many; `--dry-run` prints all.
+const LINES_MAX: usize = 20;
+
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
-pub struct RestoreArgs {}
-pub(crate) async fn run(_arguments: RestoreArgs, _context: &Context) -> Result<()> {
-    Ok(())
+pub struct RestoreArgs {
+    /// The cluster whose point is restored
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    pub cluster: Option<String>,
+    /// The newest point committed at or before this moment: RFC 3339, local `2026-11-21 14:05`,
+    /// `14:05`, or `2h ago`
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["point", "from"], requires = "cluster")]
+    pub at: Option<String>,
+    /// This point, as `backup list` prints it; with --cluster, its number is enough
+    #[arg(long, value_name = "ID", conflicts_with = "from")]
+    pub point: Option<String>,
+    /// An exported file instead of the fleet; no coordinator is asked
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["cluster", "point"])]
+    pub from: Option<PathBuf>,
+    /// Directory to restore into; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Restore only what matches; may stand several times
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Leave out what matches; may stand several times
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// What to do where something else is already there
+    #[arg(long, value_enum, default_value = "fail", value_name = "POLICY")]
+    pub on_conflict: OnConflict,
+    /// Directory for the sealed safety file of what is overwritten [default: beside --to]
+    #[arg(long, value_name = "DIR")]
+    pub safety_dir: Option<PathBuf>,
+    /// Print the whole plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print what would differ, line by line where it is text and no secret, and change nothing
+    #[arg(long)]
+    pub diff: bool,
+}
+
+/// What to do where something else is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnConflict {
+    /// Leave it.
+    Skip,
+    /// Replace it, after a sealed safety file was made of it.
+    Overwrite,
+    /// Refuse before anything is touched.
+    Fail,
+}
+
+impl From<OnConflict> for ConflictPolicy {
+    fn from(policy: OnConflict) -> Self {
+        match policy {
+            OnConflict::Skip => Self::Skip,
+            OnConflict::Overwrite => Self::Overwrite,
+            OnConflict::Fail => Self::Fail,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RestoreView<'a> {
+    point: String,
+    committed: String,
+    to: &'a PathBuf,
+    /// Whether anything was, or would have been, written.
+    changed: bool,
+    trust: TrustView,
+    plan: PlanView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diff: Option<Vec<ItemDiff>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<RestoreReport>,
+}
+
+#[derive(Serialize)]
+struct PlanView<'a> {
+    totals: restore::PlanTotals,
+    /// All items where only the plan was asked for; a real restore of many thousand says sums.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<&'a [PlannedItem]>,
+}
+
+pub(crate) async fn run(arguments: RestoreArgs, context: &Context) -> Result<()> {
+    // All that can be wrong on this machine is found before the fleet is asked.
+    let opener = arguments.key.read()?;
+    let options = RestoreOptions {
+        to: arguments.to.clone(),
+        include: patterns("--include", &arguments.include)?,
+        exclude: patterns("--exclude", &arguments.exclude)?,
+        on_conflict: arguments.on_conflict.into(),
+        safety_directory: arguments.safety_dir.clone(),
+    };
+    let found = find(&arguments, context).await?;
+    let store = found.store.clone();
+    let done = match found.open(&opener, context).await {
+        Ok(opened) => restore(&arguments, &options, &opened, context).await,
+        Err(error) => Err(error),
+    };
+    store.end().await;
+    done
+}
+
+fn patterns(flag: &str, globs: &[String]) -> Result<Patterns> {
+    Patterns::new(globs).map_err(|error| CliError::usage(format!("{flag}: {error}")))
+}
+
+async fn find(arguments: &RestoreArgs, context: &Context) -> Result<Found> {
+    if let Some(file) = &arguments.from {
+        return in_file(context, file).await;
+    }
+    let (cluster, selector) = selection(arguments, context)?;
+    in_fleet(context, &cluster, selector, ReadPurpose::Restore).await
+}
+
+/// Which point of which cluster; the newest unless said otherwise.
+fn selection(arguments: &RestoreArgs, context: &Context) -> Result<(String, PointSelector)> {
+    let missing = || CliError::usage("the cluster is missing").with_remedy("give --cluster NAME");
+    let Some(point) = &arguments.point else {
+        let cluster = arguments.cluster.clone().ok_or_else(missing)?;
+        let selector = match &arguments.at {
+            None => PointSelector::Newest,
+            Some(at) => PointSelector::At(when::parse(at, &context.now).map_err(CliError::usage)?),
+        };
+        return Ok((cluster, selector));
+    };
+    if let Ok(sequence) = point.parse::<Sequence>() {
+        let cluster = arguments.cluster.clone().ok_or_else(missing)?;
+        return Ok((cluster, PointSelector::Sequence(sequence)));
+    }
+    let name: PointName = point.parse().map_err(|error: proto_types::PointNameError| {
+        CliError::usage(format!("--point: {error}"))
+    })?;
+    match &arguments.cluster {
+        Some(cluster) if *cluster != name.cluster => Err(CliError::usage(format!(
+            "--point {point} is not of --cluster {cluster}: give one of the two"
+        ))),
+        _ => Ok((name.cluster, PointSelector::Sequence(name.sequence))),
+    }
+}
+
+async fn restore(
+    arguments: &RestoreArgs,
+    options: &RestoreOptions,
+    opened: &OpenedPoint,
+    context: &Context,
+) -> Result<()> {
+    let trust = TrustView::of(opened);
+    trust.warn(&context.screen);
+    let plan = restore::plan(opened, options).await?;
+    let looks_only = arguments.dry_run || arguments.diff;
+    if !context.screen.is_json() {
+        let head = describe_point(opened, context);
+        context.screen.text(&format!("{head}{}", plan_lines(&plan, arguments.dry_run)))?;
+    }
+    let diff = match arguments.diff {
+        true => Some(restore::diff(opened, &plan, options).await?),
+        false => None,
+    };
+    let report = match looks_only {
+        true => None,
+        false => {
+            let (bar, progress) = progress::shown(&context.screen);
+            let report = restore::execute(opened, &plan, options, progress).await;
+            bar.finish_and_clear();
+            Some(report?)
+        }
+    };
+    let view = RestoreView {
+        point: format!("{}@{}", opened.info().cluster_name, opened.info().sequence),
+        committed: when::rfc3339(opened.info().committed_ms),
+        to: &arguments.to,
+        changed: report.is_some() && !plan.changes_nothing(),
+        trust,
+        plan: PlanView { totals: plan.totals, items: looks_only.then_some(&plan.items[..]) },
+        diff,
+        report,
+    };
+    context.screen.show(&view, RestoreView::describe)
+}
+
+fn describe_point(opened: &OpenedPoint, context: &Context) -> String {
+    let info = opened.info();
+    let zone = context.now.time_zone();
+    format!(
+        "point {}@{}, committed {} ({} ago), {} items\n",
+        info.cluster_name,
+        info.sequence,
+        when::local(info.committed_ms, zone),
+        when::age(info.committed_ms, LogTime::max(context.log_now(), info.committed_ms)),
+        info.items
+    )
+}
+
+/// The plan for people: what would surprise first, then what is new.
+fn plan_lines(plan: &RestorePlan, all: bool) -> String {
+    let limit = if all { usize::MAX } else { LINES_MAX };
+    let mut lines: Vec<&PlannedItem> =
+        plan.items.iter().filter(|item| item.action != Action::Unchanged).collect();
+    lines.sort_by_key(|item| std::cmp::Reverse(item.action == Action::Conflict));
+    if !all {
+        // What is only created needs no line each; the sums say how much it is.
+        lines.retain(|item| item.action != Action::Create && item.action != Action::Adjust);
+    }
+    let mut text = String::from("plan\n");
+    for item in lines.iter().take(limit) {
+        let path = match item.path.as_slice() {
+            b"" => ".".to_owned(),
+            path => plain(&String::from_utf8_lossy(path)),
+        };
+        text.push_str(&format!(
+            "  {:<9} {path} ({})\n",
+            action_word(item.action),
+            item.reason.as_str()
+        ));
+    }
+    if lines.len() > limit {
+        text.push_str(&format!("  ... and {} more; --dry-run prints all\n", lines.len() - limit));
+    }
+    let totals = &plan.totals;
+    text.push_str(&format!(
+        "  {} to create, {} to overwrite, {} already equal, {} skipped, {} in conflict; {} to \
+         write\n",
+        totals.create,
+        totals.overwrite,
+        totals.unchanged + totals.adjust,
+        totals.skip,
+        totals.conflict,
+        ByteCount::new(totals.bytes)
+    ));
+    text
+}
+
+const fn action_word(action: Action) -> &'static str {
+    match action {
+        Action::Create => "create",
+        Action::Overwrite => "overwrite",
+        Action::Adjust => "adjust",
+        Action::Unchanged => "equal",
+        Action::Skip => "skip",
+        Action::Conflict => "CONFLICT",
+    }
+}
+
+impl RestoreView<'_> {
+    /// What follows the plan.
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for item in self.diff.iter().flatten() {
+            text.push_str(&format!("{} {}\n", action_word(item.action), plain(&item.path)));
+            for change in &item.changes {
+                text.push_str(&format!("  {}\n", plain(change)));
+            }
+            if let Some(lines) = &item.text {
+                text.extend(lines.lines().map(|line| format!("  {}\n", plain(line))));
+            }
+        }
+        let Some(report) = &self.report else {
+            text.push_str("nothing was changed, as was asked\n");
+            return text;
+        };
+        if let Some(file) = &report.safety_file {
+            text.push_str(&format!(
+                "what was overwritten is kept, sealed, in {}\n",
+                file.display()
+            ));
+        }
+        text.push_str(&format!(
+            "restored {} to {}: {} written, {} items compared, all equal\n",
+            self.point,
+            self.to.display(),
+            ByteCount::new(report.bytes_written),
+            report.compared
+        ));
+        if !report.owners {
+            text.push_str("owners were left as they are: only root may set them\n");
+        }
+        if report.attributes_not_set > 0 {
+            text.push_str(&format!(
+                "{} extended attributes could not be set here\n",
+                report.attributes_not_set
+            ));
+        }
+        text
+    }
 }

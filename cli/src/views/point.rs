@@ -1,5 +1,6 @@
 //! Recovery points as people and programs see them.
 
+use agent::point_store::{PointInfo, ProofInfo};
 use jiff::tz::TimeZone;
 use proto::v1;
 use proto_types::LogTime;
@@ -52,8 +53,8 @@ pub struct PointView {
     pub key_bundle: Option<String>,
     /// That key bundle's wraps.
     pub wraps: Option<String>,
-    /// Its place in the log.
-    pub log_index: u64,
+    /// Its place in the log; none of a point in a file.
+    pub log_index: Option<u64>,
     /// All bundles that it needs; only where one point is shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bundles: Vec<BundleView>,
@@ -107,9 +108,61 @@ impl From<&v1::Point> for PointView {
             base_manifest: id(&point.base_manifest_id),
             key_bundle: id(&point.key_bundle_id),
             wraps: id(&point.wraps_id),
-            log_index: point.log_index,
+            log_index: Some(point.log_index),
             bundles: point.bundles.iter().map(BundleView::from).collect(),
         }
+    }
+}
+
+/// A point as an exported file tells it. Which nodes hold its bundles, and its place in the log,
+/// are not in the file.
+impl From<&PointInfo> for PointView {
+    fn from(info: &PointInfo) -> Self {
+        let proofs: Vec<ProofView> = info.proofs.iter().map(ProofView::from).collect();
+        Self {
+            point: format!("{}@{}", info.cluster_name, info.sequence),
+            cluster: info.cluster_name.clone(),
+            cluster_id: info.cluster.to_string(),
+            sequence: info.sequence.get(),
+            committed: when::rfc3339(info.committed_ms),
+            committed_ms: info.committed_ms.as_millis(),
+            taken: when::rfc3339(info.taken_ms),
+            epoch: info.epoch.get(),
+            lineage: info.lineage,
+            proved: proofs.iter().all(|proof| proof.state == "proved"),
+            proofs,
+            items: info.items,
+            logical_bytes: info.logical_bytes,
+            added_bytes: info.added_bytes,
+            unchanged: info.unchanged,
+            full: info.base.is_none(),
+            manifest: Some(info.manifest.to_string()),
+            base_manifest: info.base.map(|base| base.to_string()),
+            key_bundle: Some(info.key_bundle.to_string()),
+            wraps: Some(info.wraps.to_string()),
+            log_index: None,
+            bundles: info
+                .bundles
+                .iter()
+                .map(|bundle| BundleView {
+                    id: bundle.id.to_string(),
+                    kind: bundle.kind.clone(),
+                    bytes: bundle.bytes,
+                    holders: Vec::new(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<&ProofInfo> for ProofView {
+    fn from(proof: &ProofInfo) -> Self {
+        let state = match proof.state.as_str() {
+            "proved" => "proved",
+            "failed" => "failed",
+            _ => "unproved",
+        };
+        Self { source: proof.source.clone(), state, reason: proof.reason.clone() }
     }
 }
 
