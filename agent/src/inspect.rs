@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::heads::KnownHeads;
-use crate::opened::{OpenedPoint, PointError};
+use crate::opened::{OpenedPoint, PointError, opening};
 use crate::point_store::{ChannelReader, SharedStore, coalesce, pump};
 use crate::progress::{Phase, Progress, ProgressEvent};
 
@@ -76,8 +76,7 @@ pub async fn verify_sealed(
         let ids = [entry.id];
         let (pumped, verified) = join(pump(&**store, &ids, sender), verifying).await;
         pumped?;
-        let verified = verified?
-            .map_err(|source| PointError::Open { what: kind_word(&entry.kind), source })?;
+        let verified = verified?.map_err(opening(kind_word(&entry.kind)))?;
         let header = verified.header.header();
         // Without a pin, all must at least be signed by one key.
         signer = Some(header.signer);
@@ -265,8 +264,7 @@ pub struct PointDiff {
 pub fn diff(old: &OpenedPoint, new: &OpenedPoint) -> Result<PointDiff, PointError> {
     let (expected, found) = (old.info().cluster, new.info().cluster);
     if expected != found {
-        let source = OpenError::WrongCluster { expected, found };
-        return Err(PointError::Open { what: "the newer point", source });
+        return Err(opening("the newer point")(OpenError::WrongCluster { expected, found }));
     }
     let diff = bundle::diff(&old.manifest().items, &new.manifest().items);
     Ok(PointDiff {

@@ -61,7 +61,7 @@ impl Opener {
 pub enum PointError {
     /// Its bytes could not be had.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Box<StoreError>),
     /// They are not what they should be, or the key is another one.
     #[error("{what}: {source}")]
     Open {
@@ -69,7 +69,7 @@ pub enum PointError {
         what: &'static str,
         /// What is wrong.
         #[source]
-        source: OpenError,
+        source: Box<OpenError>,
     },
     /// Manifest and base do not fit together.
     #[error("the manifest and its base do not fit together: {0}")]
@@ -113,8 +113,14 @@ impl PointError {
     }
 }
 
+impl From<StoreError> for PointError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
 pub(crate) fn opening(what: &'static str) -> impl FnOnce(OpenError) -> PointError {
-    move |source| PointError::Open { what, source }
+    move |source| PointError::Open { what, source: Box::new(source) }
 }
 
 /// A point whose keyring and manifest were opened and verified.

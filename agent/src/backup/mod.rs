@@ -42,7 +42,7 @@ pub enum BackupError {
         what: &'static str,
         /// What is wrong.
         #[source]
-        source: OpenError,
+        source: Box<OpenError>,
     },
     /// Manifests do not fit together.
     #[error("the last point's manifest and its base do not fit together: {0}")]
@@ -52,7 +52,7 @@ pub enum BackupError {
     Api(#[from] ApiError),
     /// Bytes of the point before could not be read.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Box<StoreError>),
     /// Key files of unreasonable size.
     #[error(
         "the files that match `keys` hold more than {limit} bytes: narrow the patterns to what \
@@ -130,6 +130,12 @@ impl BackupError {
     }
 }
 
+impl From<StoreError> for BackupError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
 fn opening(what: &'static str) -> impl FnOnce(OpenError) -> BackupError {
-    move |source| BackupError::Open { what, source }
+    move |source| BackupError::Open { what, source: Box::new(source) }
 }

@@ -112,7 +112,7 @@ pub enum ExportError {
         id: BundleId,
         /// What is wrong with it.
         #[source]
-        source: OpenError,
+        source: Box<OpenError>,
     },
     /// A bundle that the point needs could not be read from the store.
     #[error(transparent)]
@@ -149,7 +149,3 @@ impl From<StoreError> for ExportError {
 fn bundle_name(id: BundleId) -> String {
     format!("bundles/{id}")
 }
-
-#[cfg(test)]
-#[path = "../export_tests.rs"]
-mod tests;

@@ -70,29 +70,42 @@ impl Contents {
 
     /// Reads everything and compares it with its sums, names and signatures.
     pub(super) fn verify(&self) -> Result<(), ExportError> {
+        self.verify_sums()?;
         let info = &self.description.point;
+        for (id, place) in &self.bundles {
+            let section = Section { file: &self.file, offset: place.offset, left: place.bytes };
+            let failed = |source| ExportError::Bundle {
+                path: self.path.clone(),
+                id: *id,
+                source: Box::new(source),
+            };
+            // The name is the hash, so this is the comparison with the sum, too. Only of bytes
+            // that are whole is it said whose they are.
+            let reader = io::BufReader::with_capacity(1 << 20, section);
+            let expect = Expect::anything().with_id(*id);
+            let verified = bundle::verify_file(reader, &expect).map_err(failed)?;
+            Expect::of(info.fleet, info.cluster).check(&verified.header).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether description, names and sums belong together. First, so that a damaged description
+    /// is not taken for another cluster's.
+    fn verify_sums(&self) -> Result<(), ExportError> {
         let text = read_text(&self.path, &self.file, POINT_NAME, self.point)?;
         let mut expected = format!("{}  {POINT_NAME}\n", hex::encode(Sha256::digest(&text)));
-        for entry in &info.bundles {
+        let listed = &self.description.point.bundles;
+        for entry in listed {
             let name = bundle_name(entry.id);
-            let place =
-                *self.bundles.get(&entry.id).ok_or_else(|| self.damaged(&name, "is missing"))?;
-            if place.bytes != entry.bytes {
-                return Err(self.damaged(&name, "has another length than point.json says"));
+            match self.bundles.get(&entry.id) {
+                None => return Err(self.damaged(&name, "is missing")),
+                Some(place) if place.bytes != entry.bytes => {
+                    return Err(self.damaged(&name, "has another length than point.json says"));
+                }
+                Some(_) => expected.push_str(&format!("{}  {name}\n", entry.id)),
             }
-            let reader = io::BufReader::with_capacity(
-                1 << 20,
-                Section { file: &self.file, offset: place.offset, left: place.bytes },
-            );
-            let expect = Expect::of(info.fleet, info.cluster).with_id(entry.id);
-            bundle::verify_file(reader, &expect).map_err(|source| ExportError::Bundle {
-                path: self.path.clone(),
-                id: entry.id,
-                source,
-            })?;
-            expected.push_str(&format!("{}  {name}\n", entry.id));
         }
-        if self.bundles.len() != info.bundles.len() {
+        if self.bundles.len() != listed.len() {
             return Err(self.damaged("bundles", "holds more than point.json lists"));
         }
         let sums = read_text(&self.path, &self.file, SUMS_NAME, self.sums)?;
