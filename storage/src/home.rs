@@ -258,6 +258,9 @@ impl DataDir {
             }),
         };
         log::require(&**dir.disk(), &dir.log_dir())?;
+        // The process that made it may have died between the rename to `ready` and the sync: were
+        // that rename lost later, the directory would be initialised, and so emptied, again.
+        dir.disk().sync_dir(path).map_err(failed("sync", path))?;
         Ok(dir)
     }
 

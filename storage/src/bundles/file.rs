@@ -58,6 +58,13 @@ struct Upload {
     is_over: bool,
 }
 
+enum Begun {
+    /// It is here already, so many bytes.
+    Held(u64),
+    /// It is being uploaded.
+    Upload(Arc<Mutex<Upload>>),
+}
+
 impl FileBundleStore {
     /// Opens the bundles of a data directory. What is visible is made durable first: a process
     /// that died may have renamed a file and not lived to sync its directory, and from here on a
@@ -117,6 +124,30 @@ impl FileBundleStore {
         lock(&self.uploads).get(id).map(Arc::clone)
     }
 
+    fn find_or_create(&self, id: &BundleId, expected_bytes: u64) -> Result<Begun, BundleError> {
+        let mut uploads = lock(&self.uploads);
+        if let Some(upload) = uploads.get(id) {
+            return Ok(Begun::Upload(Arc::clone(upload)));
+        }
+        // Under the map's lock: an upload leaves the map only after the bundle has its name.
+        if let Some(bytes) = self.size(id)? {
+            return Ok(Begun::Held(bytes));
+        }
+        let path = self.partial_path(id);
+        let file = match self.disk.open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.check_room(id, expected_bytes)?;
+                self.disk.create(&path).map_err(|e| self.refused(id, "create", &path, e))?
+            }
+            Err(source) => return Err(BundleError::Io { action: "open", path, source }),
+        };
+        let bytes = file.len().map_err(failed("measure", &path))?;
+        let upload = Arc::new(Mutex::new(Upload { file, path, bytes, is_over: false }));
+        uploads.insert(*id, Arc::clone(&upload));
+        Ok(Begun::Upload(upload))
+    }
+
     fn check_room(&self, id: &BundleId, bytes: u64) -> Result<(), BundleError> {
         let space = self.space()?;
         if space.has_room_for(bytes) { Ok(()) } else { Err(no_space(id, space)) }
@@ -167,37 +198,24 @@ impl FileBundleStore {
 
 impl BundleStore for FileBundleStore {
     fn begin(&self, id: &BundleId, expected_bytes: u64) -> Result<u64, BundleError> {
-        if let Some(bytes) = self.size(id)? {
-            return Ok(bytes);
-        }
-        let mut uploads = lock(&self.uploads);
-        let upload = match uploads.get(id) {
-            Some(upload) => Arc::clone(upload),
-            None => {
-                let path = self.partial_path(id);
-                let file = match self.disk.open(&path) {
-                    Ok(file) => file,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        self.check_room(id, expected_bytes)?;
-                        self.disk.create(&path).map_err(|e| self.refused(id, "create", &path, e))?
-                    }
-                    Err(source) => return Err(BundleError::Io { action: "open", path, source }),
-                };
-                let bytes = file.len().map_err(failed("measure", &path))?;
-                let upload = Arc::new(Mutex::new(Upload { file, path, bytes, is_over: false }));
-                uploads.insert(*id, Arc::clone(&upload));
-                upload
+        loop {
+            let upload = match self.find_or_create(id, expected_bytes)? {
+                Begun::Held(bytes) => return Ok(bytes),
+                Begun::Upload(upload) => upload,
+            };
+            let mut upload = lock(&upload);
+            if upload.is_over {
+                // Ended by another thread meanwhile: now it is held, or there is none.
+                continue;
             }
-        };
-        drop(uploads);
-        let mut upload = lock(&upload);
-        if upload.bytes > expected_bytes {
-            // Longer than the bundle: left by somebody who was mistaken about its length.
-            upload.file.truncate(0).map_err(failed("truncate", &upload.path))?;
-            upload.bytes = 0;
+            if upload.bytes > expected_bytes {
+                // Longer than the bundle: left by somebody who was mistaken about its length.
+                upload.file.truncate(0).map_err(failed("truncate", &upload.path))?;
+                upload.bytes = 0;
+            }
+            self.check_room(id, expected_bytes - upload.bytes)?;
+            return Ok(upload.bytes);
         }
-        self.check_room(id, expected_bytes - upload.bytes)?;
-        Ok(upload.bytes)
     }
 
     fn write(&self, id: &BundleId, offset: u64, bytes: &[u8]) -> Result<(), BundleError> {

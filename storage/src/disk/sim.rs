@@ -65,6 +65,8 @@ pub struct SyncCall {
     pub operation: Operation,
     /// Of what.
     pub path: PathBuf,
+    /// What was going on, as [`SimDisk::label`] said.
+    pub during: &'static str,
 }
 
 impl SimDisk {
@@ -75,18 +77,19 @@ impl SimDisk {
     }
 
     /// Cuts the power, or kills the process: files and names become what is durable, and the
-    /// handles and locks from before fail from now on. Faults that were set up are gone.
+    /// handles and locks from before fail from now on. Faults set up for paths are gone.
     pub fn crash(&self, loss: Loss) {
         self.lock().crash(loss);
     }
 
-    /// Counts operations that change or sync something from now on, and has the `count`-th one
-    /// (from 1) and all after it fail, as if the power went just before it. Ended by `crash`.
-    pub fn fail_from(&self, count: u64) {
-        self.lock().fail_from = Some(count);
+    /// Has the operation of that number (from 1, counted since the disk was made; see
+    /// [`SimDisk::operations`]) and all after it fail, as if the power went just before it. Ended
+    /// by the crash that follows.
+    pub fn fail_from(&self, number: u64) {
+        self.lock().fail_from = Some(number);
     }
 
-    /// Operations that change or sync something so far, since the disk or the last crash.
+    /// Operations that changed or synced something since the disk was made.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.lock().operations
@@ -101,6 +104,11 @@ impl SimDisk {
     /// yet report success.
     pub fn ignore_sync(&self, number: usize) {
         self.lock().ignored_sync = Some(number);
+    }
+
+    /// Says what is going on from now on, to tell syncs of one path apart.
+    pub fn label(&self, during: &'static str) {
+        self.lock().during = during;
     }
 
     /// The syncs so far.

@@ -179,7 +179,9 @@ impl LogHandle {
         };
         if !is_inline {
             let mut queue = lock(&shared.queue);
-            if !queue.is_stopped {
+            if queue.is_stopped {
+                drop(sender);
+            } else {
                 queue.settle.push(sender);
             }
             drop(queue);
@@ -205,7 +207,9 @@ impl LogHandle {
         } else {
             let mut queue = lock(&shared.queue);
             queue.is_closing = true;
-            if !queue.is_stopped {
+            if queue.is_stopped {
+                drop(sender);
+            } else {
                 queue.closers.push(sender);
             }
             drop(queue);

@@ -111,7 +111,9 @@ pub(super) fn adopt(
     segment: u64,
     owner: HomeIdentity,
 ) -> Result<Arc<dyn DiskFile>, LogError> {
-    let temporary = next_path(dir);
+    let prepared = next_path(dir);
+    let temporary = disk::temporary_name(&path(dir, segment));
+    disk.rename(&prepared, &temporary).map_err(LogError::io("rename", &prepared))?;
     let file = disk.open(&temporary).map_err(LogError::io("open", &temporary))?;
     publish(disk, dir, segment, owner, &temporary, Arc::from(file))
 }

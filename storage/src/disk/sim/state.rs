@@ -51,6 +51,7 @@ pub(super) struct State {
     faults: Vec<PathFault>,
     pub(super) syncs: Vec<SyncCall>,
     pub(super) ignored_sync: Option<usize>,
+    pub(super) during: &'static str,
 }
 
 impl State {
@@ -85,7 +86,7 @@ impl State {
     /// Notes a sync; says whether it is to be carried out.
     pub(super) fn notes_sync(&mut self, operation: Operation, path: &Path) -> bool {
         let number = self.syncs.len();
-        self.syncs.push(SyncCall { operation, path: path.to_owned() });
+        self.syncs.push(SyncCall { operation, path: path.to_owned(), during: self.during });
         self.ignored_sync != Some(number)
     }
 
@@ -101,8 +102,10 @@ impl State {
         self.life += 1;
         self.locks.clear();
         self.faults.clear();
-        self.fail_from = None;
-        self.operations = 0;
+        // A power cut that was set up and has not come yet outlives a killed process.
+        if loss != Loss::Nothing || self.fail_from.is_some_and(|from| self.operations >= from) {
+            self.fail_from = None;
+        }
         if loss == Loss::Nothing {
             // The kernel lives on: what it was given stays written, and stays unsynced.
             return;
