@@ -64,8 +64,11 @@ pub struct Engine {
     client: Arc<FleetClient>,
     recovery: RecoveryPublic,
     hints: Arc<Hints>,
+    /// Kept through errors: opening it again would fence off a newer agent.
     session: Option<Session>,
-    /// `None` before the first point and after any error.
+    /// Whether `previous` is known to be where the fleet stands.
+    synced: bool,
+    /// `None` before the first point, and while not synced.
     previous: Option<Previous>,
     /// What was last reported as findings; `None`: unknown.
     reported: Option<Troubles>,
@@ -99,6 +102,7 @@ impl Engine {
             recovery,
             hints: Arc::new(hints),
             session: None,
+            synced: false,
             previous: None,
             reported: None,
             runs: 0,
@@ -112,14 +116,31 @@ impl Engine {
         self.status.clone()
     }
 
-    /// Makes this agent the active one of its cluster, unless it is already.
+    /// Makes this agent the active one of its cluster, unless it is already, and finds out where
+    /// the fleet stands.
     ///
     /// # Errors
     /// When the fleet does not answer or refuses, or its keys are not those pinned here.
     pub async fn ensure_session(&mut self) -> Result<(), BackupError> {
-        if self.session.is_some() {
+        if self.synced {
             return Ok(());
         }
+        let head = match self.session {
+            None => self.open_session().await?,
+            Some(_) => self.newest_point().await?,
+        };
+        let head = head.as_ref().map(Head::from_wire).transpose()?;
+        self.status.head_sequence = head.as_ref().map_or(0, |head| head.sequence.get());
+        self.previous = match head {
+            Some(head) => Some(self.open_previous(head).await?),
+            None => None,
+        };
+        self.synced = true;
+        Ok(())
+    }
+
+    /// Opens the session; returns the newest point.
+    async fn open_session(&mut self) -> Result<Option<v1::Point>, BackupError> {
         let request = v1::OpenAgentSessionRequest {
             write_id: Some(self.client.next_write_id()),
             instance_id: Bytes::copy_from_slice(self.home.instance().as_bytes()),
@@ -131,26 +152,46 @@ impl Engine {
                 async move { BackupClient::new(channel).open_agent_session(request).await }
             })
             .await?;
-        let head = response.head.as_ref().map(Head::from_wire).transpose()?;
         let session = self.check_session(&response)?;
         self.status.epoch = session.epoch.get();
-        self.status.head_sequence = head.as_ref().map_or(0, |head| head.sequence.get());
-        if let Some(head) = head {
-            let shelf = self.shelf(&session);
-            let mut previous = shelf.open(head).await?;
-            let (hints, current) = (self.hints.clone(), previous.current.clone());
-            let key = (previous.head.sequence, previous.head.manifest);
-            let loaded =
-                self.env.blocking("load hints", move || hints.load(key, &current.items)).await?;
-            previous.hints = loaded.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the cache is of no use: everything will be read again");
-                vec![None; previous.current.items.len()]
-            });
-            self.previous = Some(previous);
-        }
-        tracing::info!(epoch = self.status.epoch, head = self.status.head_sequence, "session open");
+        tracing::info!(epoch = self.status.epoch, "session_opened");
         self.session = Some(session);
-        Ok(())
+        Ok(response.head)
+    }
+
+    /// Where the fleet stands after a backup whose end is not known.
+    async fn newest_point(&self) -> Result<Option<v1::Point>, BackupError> {
+        let request = v1::GetPointRequest {
+            cluster_name: self.config.cluster.clone(),
+            which: Some(v1::get_point_request::Which::Newest(true)),
+            stale: false,
+        };
+        let asked = self
+            .client
+            .call("asking for the newest point", |channel| {
+                let request = request.clone();
+                async move { CatalogClient::new(channel).get_point(request).await }
+            })
+            .await;
+        match asked {
+            Ok(response) => Ok(response.point),
+            Err(error) if error.code() == Code::PointNotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn open_previous(&self, head: Head) -> Result<Previous, BackupError> {
+        let session = self.session.as_ref().ok_or(BackupError::Lost)?;
+        let mut previous = self.shelf(session).open(head).await?;
+        let (hints, current) = (self.hints.clone(), previous.current.clone());
+        let key = (previous.head.sequence, previous.head.manifest);
+        let loaded =
+            self.env.blocking("load hints", move || hints.load(key, &current.items)).await?;
+        previous.hints = loaded.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the cache is of no use: everything will be read again");
+            vec![None; previous.current.items.len()]
+        });
+        Ok(previous)
     }
 
     fn check_session(
@@ -212,15 +253,17 @@ impl Engine {
         progress: Arc<dyn Progress>,
     ) -> Result<v1::Point, BackupError> {
         self.ensure_session().await?;
-        // Taken out: after an error or an interruption nothing of it is believed any more.
-        let session = self.session.take().ok_or(BackupError::Lost)?;
+        // Until an acknowledgement, nothing of it is believed any more: also when this future is
+        // dropped half way.
+        self.synced = false;
         let previous = self.previous.take();
+        let session = self.session.as_ref().ok_or(BackupError::Lost)?;
         self.runs += 1;
         let spool = self.home.spool(&format!("backup-{}", self.runs));
         crate::home::make_directory(&spool)?;
         let run = Run {
             engine: self,
-            session: &session,
+            session,
             request,
             progress: progress.clone(),
             spool: spool.clone(),
@@ -232,15 +275,15 @@ impl Engine {
         }
         let (point, previous, troubles) = result?;
         self.status.head_sequence = point.sequence;
-        self.report(&session, troubles).await;
         self.previous = Some(previous);
-        self.session = Some(session);
+        self.synced = true;
+        self.report(troubles).await;
         progress.on(ProgressEvent { items: point.items, ..ProgressEvent::begin(Phase::Done) });
         Ok(point)
     }
 
     /// Raises and clears findings when they differ from those last reported.
-    async fn report(&mut self, session: &Session, troubles: Troubles) {
+    async fn report(&mut self, troubles: Troubles) {
         if self.reported.as_ref() == Some(&troubles) {
             return;
         }
@@ -248,7 +291,7 @@ impl Engine {
         let (raise, clear) = findings::report(&troubles, &sources);
         let request = v1::ReportFindingsRequest {
             write_id: Some(self.client.next_write_id()),
-            epoch: session.epoch.get(),
+            epoch: self.status.epoch,
             raise,
             clear,
         };

@@ -63,3 +63,21 @@ async fn commit_whose_answer_is_lost_counts_once() {
     assert_eq!(story.fleet.lock().points.len(), 1);
     assert_eq!(story.backup().await.sequence, 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_e1_an_agent_does_not_take_its_epoch_back_after_an_error() {
+    let mut story = Story::begin().await;
+    story.backup().await;
+    tree::write(&story.source(), "a", b"b");
+    story.fleet.lock().faults.refuse_uploads = vec![Code::LeaseGone; 4];
+    story.try_backup(false).await.unwrap_err();
+    story.fleet.lock().faults.refuse_uploads.clear();
+    // Meanwhile another agent of the cluster became the active one.
+    {
+        let mut state = story.fleet.lock();
+        state.epoch += 1;
+        state.active = vec![1; 16];
+    }
+    assert_eq!(story.try_backup(false).await.unwrap_err().code(), Code::StaleEpoch);
+    assert_eq!(story.fleet.lock().active, [1; 16]);
+}
