@@ -40,7 +40,16 @@ impl Story<'_> {
         let begun = now();
         let arguments = self.backup_arguments(&["--limit-rate", RATE]);
         let mut running = self.runner.start(&arguments)?;
-        let upload = self.wait_for_first_byte(&logs, begun, &mut running).await?;
+        let upload = match self.wait_for_first_byte(&logs, begun, &mut running).await {
+            Ok(upload) => upload,
+            Err(error) => {
+                // What the backup itself said tells more.
+                if running.has_ended()? {
+                    running.finish().await?;
+                }
+                return Err(error);
+            }
+        };
         let (leader, term) = self.fleet()?.leader().await?;
         let pid = self.fleet()?.pid(leader).unwrap_or_default();
         self.fleet()?.kill(leader).await?;

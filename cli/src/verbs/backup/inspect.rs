@@ -24,7 +24,7 @@ use crate::{operator, progress};
 
 /// Which point: one of the fleet's, or an exported file.
 #[derive(Debug, Args)]
-#[group(id = "which", required = true, multiple = false, args = ["point", "from"])]
+#[group(required = true, multiple = false)]
 pub struct WhichArgs {
     /// The point, as `backup list` prints it
     #[arg(value_name = "CLUSTER@NUMBER", value_parser = point_name)]

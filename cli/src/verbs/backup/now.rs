@@ -14,16 +14,23 @@ use crate::error::{CliError, Result};
 use crate::size;
 use crate::views::PointView;
 
-/// Arguments of `backup now`.
+/// Which agent: one of the two.
 #[derive(Debug, Args)]
-#[group(id = "agent", required = true, multiple = false, args = ["socket", "config"])]
-pub struct NowArgs {
+#[group(required = true, multiple = false)]
+pub struct AgentArgs {
     /// The agent's local socket
     #[arg(long, env = "STRONGROOM_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// The agent's config file, which names the socket
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// Arguments of `backup now`.
+#[derive(Debug, Args)]
+pub struct NowArgs {
+    #[command(flatten)]
+    agent: AgentArgs,
     /// Upload at most this much per second, as 16MiB [default: as the agent is configured]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub limit_rate: Option<u64>,
@@ -33,7 +40,7 @@ pub struct NowArgs {
 }
 
 pub(super) async fn run(arguments: NowArgs, context: &Context) -> Result<()> {
-    let socket = match (arguments.socket, &arguments.config) {
+    let socket = match (arguments.agent.socket, &arguments.agent.config) {
         (Some(socket), _) => socket,
         (None, Some(config)) => agent::config::Config::load(config)?.socket,
         (None, None) => return Err(CliError::usage("give --socket or --config")),
