@@ -1,5 +1,5 @@
 //! The file layer that is handed in: everything durable in this package goes through [`Disk`].
-//! [`real`] is the operating system, [`sim`] a disk in memory that forgets what was not synced.
+//! [`RealDisk`] is the operating system, [`sim`] a disk in memory that forgets what was not synced.
 //! It deliberately knows nothing of formats, and retries nothing: an error is the caller's.
 
 mod real;

@@ -424,3 +424,31 @@ fn read_identity(disk: &dyn Disk, path: &Path) -> Result<Option<IdentityFile>, H
     let node = field(5, "node")?.parse().map_err(|_| damaged("the node id is wrong"))?;
     Ok(Some(IdentityFile { state, identity: HomeIdentity { fleet, node } }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+
+    #[test]
+    fn home_text_of_version_1_is_frozen() {
+        let disk = SimDisk::new();
+        let identity = HomeIdentity { fleet: FleetId::from_bytes([7; 16]), node: NodeId::new(3) };
+        let dir = DataDir::create(Arc::new(disk.clone()), Path::new("/h"), identity).unwrap();
+        assert_eq!(
+            String::from_utf8(disk.content(Path::new("/h/HOME")).unwrap()).unwrap(),
+            "strongroom coordinator data directory\n\
+             version 1\n\
+             upgrade none\n\
+             state ready\n\
+             fleet 07070707070707070707070707070707\n\
+             node 3\n\
+             crc32c 848246fb\n"
+        );
+        drop(dir);
+        assert_eq!(
+            DataDir::open_any(Arc::new(disk), Path::new("/h")).unwrap().identity(),
+            identity
+        );
+    }
+}

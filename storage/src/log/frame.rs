@@ -162,7 +162,7 @@ pub(super) fn parse(bytes: &[u8], position: Position) -> Option<Frame<'_>> {
     }
     let durable = Position { segment: at(24), offset: at(32) };
     let body = short(40) as usize;
-    if body % ALIGNMENT as usize != 0 || header[52..] != [0; 4] {
+    if !body.is_multiple_of(ALIGNMENT as usize) || header[52..] != [0; 4] {
         return None;
     }
     let whole = bytes.get(..FRAME_HEADER_BYTES.checked_add(body)?)?;

@@ -178,14 +178,7 @@ impl LogHandle {
             }
         };
         if !is_inline {
-            let mut queue = lock(&shared.queue);
-            if queue.is_stopped {
-                drop(sender);
-            } else {
-                queue.settle.push(sender);
-            }
-            drop(queue);
-            shared.wake.notify_one();
+            shared.ask(|queue| queue.settle.push(sender));
             // An error means that the writer has stopped; the state below says why.
             let _ = receiver.await;
         }
@@ -205,15 +198,10 @@ impl LogHandle {
             shared.settle(&mut writer, committed);
             lock(&shared.queue).is_stopped = true;
         } else {
-            let mut queue = lock(&shared.queue);
-            queue.is_closing = true;
-            if queue.is_stopped {
-                drop(sender);
-            } else {
+            shared.ask(|queue| {
+                queue.is_closing = true;
                 queue.closers.push(sender);
-            }
-            drop(queue);
-            shared.wake.notify_one();
+            });
             // Dropped by a writer that has stopped already: then there is nothing to wait for.
             let _ = receiver.await;
         }
@@ -287,6 +275,17 @@ impl Shared {
                 queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
         }
+    }
+
+    /// Asks the writer's thread for something. If it has stopped, what was asked for is dropped,
+    /// and with it the sender that somebody waits on.
+    fn ask(&self, request: impl FnOnce(&mut Queue)) {
+        let mut queue = lock(&self.queue);
+        if !queue.is_stopped {
+            request(&mut queue);
+        }
+        drop(queue);
+        self.wake.notify_one();
     }
 
     fn commit(&self, writer: &mut Writer, batch: Vec<Submission>, committed: Option<Record>) {

@@ -149,6 +149,11 @@ impl Writer {
         if records.iter().any(|r| r.kind == RecordKind::Purge) {
             self.delete_purged()?;
         }
+        if records.iter().any(|r| r.kind == RecordKind::Vote) {
+            // An entry lost to a fault of the medium is on other replicas; a vote is nowhere else.
+            // Elections are rare, so a vote pays for the marker at once.
+            self.settle()?;
+        }
         self.prepare_next(driver);
         Ok(locations)
     }

@@ -123,3 +123,7 @@ fn digest_of(file: &dyn DiskFile, from: u64, bytes: u64) -> std::io::Result<Snap
     }
     Ok(SnapshotDigest(hash.finalize().into()))
 }
+
+#[cfg(test)]
+#[path = "form_tests.rs"]
+mod tests;

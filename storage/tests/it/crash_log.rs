@@ -87,7 +87,8 @@ impl Scenario for LogStory {
                 acknowledged.content = step.after(&before);
             }
             acknowledged.maybe = None;
-            acknowledged.is_settled = matches!(step, Step::Settle | Step::Reopen) || is_killed;
+            acknowledged.is_settled =
+                matches!(step, Step::Settle | Step::Reopen | Step::Vote(_)) || is_killed;
             if matches!(step, Step::Reopen) {
                 drop(log);
                 drop(dir);

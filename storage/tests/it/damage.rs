@@ -145,8 +145,8 @@ fn log_tail_torn_at_any_byte_of_the_last_batch_is_cut_off_and_the_log_goes_on() 
 #[test]
 fn log_damage_before_the_last_batch_is_refused_although_the_marker_is_behind() {
     // No settling: only the last batch itself says that the one before it was durable.
-    let (earlier, _) = written(&[Step::Vote(1), Step::Append(1, 1, 20)]);
-    let (disk, _) = written(&[Step::Vote(1), Step::Append(1, 1, 20), Step::Append(1, 1, 30)]);
+    let (earlier, _) = written(&[Step::Append(1, 1, 20)]);
+    let (disk, _) = written(&[Step::Append(1, 1, 20), Step::Append(1, 1, 30)]);
     let path = segments(&disk).pop().unwrap();
     for offset in 64..used_bytes(&earlier, &path) {
         let damaged = disk.fork();
@@ -155,6 +155,18 @@ fn log_damage_before_the_last_batch_is_refused_although_the_marker_is_behind() {
             LogError::Damaged { what, .. } => assert!(what.contains("a later frame"), "{what}"),
             other => panic!("byte {offset}: {other}"),
         }
+    }
+}
+
+#[test]
+fn log_a_vote_has_no_window_in_which_damage_looks_like_a_torn_tail() {
+    // Nothing follows it and nobody settles: the marker went with the vote.
+    let (disk, _) = written(&[Step::Append(1, 1, 20), Step::Vote(2)]);
+    let path = segments(&disk).pop().unwrap();
+    for offset in 64..used_bytes(&disk, &path) {
+        let damaged = disk.fork();
+        damaged.flip_bit(&path, offset as u64, 3).unwrap();
+        assert!(matches!(log_error(&damaged), LogError::Damaged { .. }), "byte {offset}");
     }
 }
 
