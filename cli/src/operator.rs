@@ -12,6 +12,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::fleet_client::{FleetClient, RetryPolicy};
 use proto::tls::TlsFiles;
@@ -24,6 +25,9 @@ use crate::error::{CliError, Result};
 
 /// Name of the config file in the operator's directory.
 pub const FILE: &str = "operator.toml";
+
+/// A person waits this long for a fleet between two leaders, and no longer for one that is gone.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,12 +91,8 @@ impl Operator {
     /// When the certificate files cannot be used.
     pub fn connect(&self, context: &Context) -> Result<Arc<FleetClient>> {
         let tls = self.tls.load()?;
-        Ok(FleetClient::new(
-            context.env.clone(),
-            self.coordinators.clone(),
-            &tls,
-            RetryPolicy::default(),
-        )?)
+        let policy = RetryPolicy { total_timeout: PATIENCE, ..RetryPolicy::default() };
+        Ok(FleetClient::new(context.env.clone(), self.coordinators.clone(), &tls, policy)?)
     }
 }
 

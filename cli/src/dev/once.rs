@@ -177,7 +177,7 @@ impl Story<'_> {
             ));
         }
         self.narrator.say(&format!(
-            "only what changed is sent: {} is {} and added {} sealed",
+            "only what changed is sent: {} is a {} point and added {} sealed",
             point.name,
             point.form,
             ByteCount::new(point.added_bytes)

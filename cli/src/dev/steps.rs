@@ -75,7 +75,6 @@ impl Story<'_> {
         let leader = leader.map_or_else(String::new, |node| node.name.clone());
         let pids: Vec<String> =
             (0..3).filter_map(|at| fleet.pid(at)).map(|pid| pid.to_string()).collect();
-        self.fleet = Some(fleet);
         self.narrator.say(&format!(
             "three coordinators run as processes {} and have elected {leader} in term {}",
             pids.join(", "),
@@ -159,7 +158,7 @@ impl Story<'_> {
         let mut arguments: Vec<OsString> = arguments.map(Into::into).to_vec();
         arguments.push(self.cluster.agent_config.clone().into_os_string());
         let log = self.state.log("agent");
-        let mut agent = Server::start(&self.exe, "agent", arguments, &log)?;
+        let agent = self.agent.insert(Server::start(&self.exe, "agent", arguments, &log)?);
         let socket = self.cluster.socket.clone();
         wait::until("an answer of the agent", AGENT_DEADLINE, async || {
             agent.require_alive()?;
@@ -169,9 +168,7 @@ impl Story<'_> {
             // Epoch 0: it has no session with the fleet yet.
             Ok(answer.ok().filter(|answer| answer.get_ref().epoch > 0).map(|_| ()))
         })
-        .await?;
-        self.agent = Some(agent);
-        Ok(())
+        .await
     }
 
     /// Stops the agent's process.

@@ -3,9 +3,10 @@
 use clap::Args;
 use proto::v1;
 use proto::v1::fleet_client::FleetClient;
+use proto_types::Code;
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::operator;
 use crate::views::StatusView;
 
@@ -24,7 +25,17 @@ pub(crate) async fn run(arguments: StatusArgs, context: &Context) -> Result<()> 
         .call("asking for the fleet's status", |channel| async move {
             FleetClient::new(channel).get_status(v1::GetStatusRequest { stale }).await
         })
-        .await?;
+        .await
+        .map_err(|error| {
+            let error = CliError::from(error);
+            match error.code() {
+                Code::Unavailable | Code::DeadlineExceeded if !stale => error.with_remedy(
+                    "`strongroom status --stale` shows what any single coordinator knows; if that \
+                     fails too, none of those in operator.toml runs or can be reached",
+                ),
+                _ => error,
+            }
+        })?;
     let view = StatusView::from(&status);
-    context.screen.show(&view, |view| view.describe(context.now.time_zone()))
+    context.screen.show(&view, |view| view.describe(context.now.time_zone(), context.log_now()))
 }

@@ -259,8 +259,12 @@ fn cluster_status(status: &v1::ClusterStatus) -> ClusterStatusView {
 
 impl StatusView {
     /// The answer for people.
+    ///
+    /// `now` is this machine's clock: the log's own time stands still while nothing is committed,
+    /// and ages by it would make old backups look fresh.
     #[must_use]
-    pub fn describe(&self, zone: &TimeZone) -> String {
+    pub fn describe(&self, zone: &TimeZone, now: LogTime) -> String {
+        let now = now.max(LogTime::from_millis(self.log_time_ms));
         let leader = match self.leader_id {
             Some(leader) => {
                 let name = self.nodes.iter().find(|node| node.node_id == leader);
@@ -278,7 +282,7 @@ impl StatusView {
         text.push('\n');
         text.push_str(&self.node_rows());
         text.push('\n');
-        text.push_str(&self.cluster_rows(zone));
+        text.push_str(&self.cluster_rows(zone, now));
         text.push('\n');
         text.push_str(&self.finding_lines(zone));
         text
@@ -317,11 +321,10 @@ impl StatusView {
         rows.render()
     }
 
-    fn cluster_rows(&self, zone: &TimeZone) -> String {
+    fn cluster_rows(&self, zone: &TimeZone, now: LogTime) -> String {
         if self.clusters.is_empty() {
             return "no cluster is registered: `strongroom cluster register` does it\n".to_owned();
         }
-        let now = LogTime::from_millis(self.log_time_ms);
         let mut rows = Rows::new(&[
             "CLUSTER",
             "NEWEST POINT",
@@ -379,5 +382,69 @@ impl StatusView {
             ));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_a_backup_goes_on_while_the_log_stands_still() {
+        let point = v1::Point {
+            cluster_name: "harbour".to_owned(),
+            sequence: 7,
+            committed_ms: 1_000_000,
+            ..v1::Point::default()
+        };
+        let cluster = v1::Cluster { name: "harbour".to_owned(), ..v1::Cluster::default() };
+        let status = v1::ClusterStatus {
+            cluster: Some(cluster),
+            newest: Some(point),
+            points: 7,
+            ..v1::ClusterStatus::default()
+        };
+        let view = StatusView::from(&v1::GetStatusResponse {
+            log_time_ms: 1_000_000,
+            clusters: vec![status],
+            ..v1::GetStatusResponse::default()
+        });
+        let text = view.describe(&TimeZone::UTC, LogTime::from_millis(1_000_000 + 7_200_000));
+        let line = text.lines().find(|line| line.starts_with("harbour")).unwrap();
+        assert!(line.contains("harbour@7") && line.contains(" 2h "), "{text}");
+        assert!(text.contains("leader       none"), "{text}");
+        assert!(text.ends_with("no findings\n"), "{text}");
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_has_no_figures() {
+        let node = |node_id, reachable, leader, applied_index| v1::NodeStatus {
+            node_id,
+            name: format!("coordinator-{node_id}"),
+            reachable,
+            leader,
+            last_log_index: 40,
+            applied_index,
+            ..v1::NodeStatus::default()
+        };
+        let view = StatusView::from(&v1::GetStatusResponse {
+            leader_id: 1,
+            nodes: vec![
+                node(1, true, true, 40),
+                node(2, true, false, 37),
+                node(3, false, false, 0),
+            ],
+            ..v1::GetStatusResponse::default()
+        });
+        assert_eq!(view.nodes[1].lag, 3);
+        let text = view.describe(&TimeZone::UTC, LogTime::ZERO);
+        let cells = |name: &str| -> Vec<String> {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().map(str::to_owned).collect()
+        };
+        assert!(cells("coordinator-2").contains(&"follower".to_owned()), "{text}");
+        let lost = cells("coordinator-3");
+        assert_eq!(lost.iter().filter(|cell| *cell == "?").count(), 4, "{text}");
+        assert!(text.contains("leader       coordinator-1"), "{text}");
     }
 }

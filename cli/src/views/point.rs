@@ -238,12 +238,14 @@ impl PointView {
         }
         if !self.bundles.is_empty() {
             let mut rows = Rows::new(&["KIND", "SIZE", "HELD BY NODES", "BUNDLE"]);
-            for bundle in &self.bundles {
+            let mut bundles: Vec<&BundleView> = self.bundles.iter().collect();
+            bundles.sort_by_key(|bundle| &bundle.kind);
+            for bundle in bundles {
                 let holders: Vec<String> = bundle.holders.iter().map(u64::to_string).collect();
                 rows.push([
                     bundle.kind.clone(),
                     size(bundle.bytes),
-                    holders.join(","),
+                    if holders.is_empty() { "-".to_owned() } else { holders.join(",") },
                     bundle.id.clone(),
                 ]);
             }

@@ -92,7 +92,8 @@ fn restore_says_what_is_wrong_with_a_key_before_it_asks_anybody() {
     assert_eq!(run_in(directory.path(), ["agent", "init", "--dir", "agent"]).code, 0);
     let kek = std::fs::read_to_string(directory.path().join("agent/kek.key")).unwrap();
     std::fs::write(directory.path().join("empty"), "").unwrap();
-    std::fs::write(directory.path().join("short"), &kek[..kek.len() / 2]).unwrap();
+    let cut = kek.find("\nkey ").unwrap() + 20;
+    std::fs::write(directory.path().join("short"), &kek[..cut]).unwrap();
     std::fs::write(directory.path().join("flipped"), kek.replace("key ", "key 0")).unwrap();
     for (flag, key, exit, code) in [
         ("--kek", "absent", 7, "KEY_MISSING"),
