@@ -56,10 +56,7 @@ fn open_blocking(config: &Config) -> Result<Opened, ApiError> {
             "a snapshot file is damaged and was put aside; the log reaches back far enough"
         );
     }
-    let options = BundleOptions {
-        reserve_bytes: config.limits.disk_reserve_bytes,
-        ..BundleOptions::default()
-    };
+    let options = BundleOptions { reserve_bytes: config.limits.disk_reserve_bytes };
     let bundles =
         FileBundleStore::open(&home, options).map_err(|error| refusal(error.code(), &error))?;
     let held = bundles.list().map_err(|error| refusal(error.code(), &error))?;
