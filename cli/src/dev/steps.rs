@@ -69,7 +69,10 @@ impl Story<'_> {
             )?;
         }
         let recovery = self.recovery_public()?;
-        let mut fleet = Fleet::prepare(self.context, &self.state, &self.pki, &recovery, &self.exe)?;
+        // Kept before it is started: an interruption stops what it finds here.
+        self.fleet =
+            Some(Fleet::prepare(self.context, &self.state, &self.pki, &recovery, &self.exe)?);
+        let fleet = self.fleet()?;
         let status = fleet.start_all().await?;
         let leader = status.nodes.iter().find(|node| node.leader);
         let leader = leader.map_or_else(String::new, |node| node.name.clone());
