@@ -1,3 +1,17 @@
-//! Tests of the whole product: real processes, real files, real kills.
+//! Tests of the whole product: real processes, real files, real kills. One file per area; the
+//! harness is the library of this package. `tidy` needs no process.
 
+mod access;
+mod bundles;
+mod damage;
+mod keys;
+mod operable;
+mod quorum;
+mod restart;
+mod space;
+mod start;
+mod story;
+mod summary;
 mod tidy;
+mod upload;
+mod way_back;

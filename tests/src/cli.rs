@@ -130,7 +130,6 @@ impl Done {
     ///
     /// # Panics
     /// When it is not.
-    #[must_use]
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)

@@ -1,12 +1,36 @@
 //! Tests that cannot run everywhere say so, and on a machine where they must run they fail
-//! instead: `STRONGROOM_E2E=required`. What was skipped is listed by the last test.
+//! instead: `STRONGROOM_E2E=required`. The conditions stand here, so that the last test can list
+//! what was not shown.
 
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
 
-static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+use crate::binary::workspace;
+use crate::tmpfs::Tmpfs;
 
-/// Notes that `test` did not show what it should, and why.
+/// Real manifests, kept beside the repository.
+#[must_use]
+pub fn kube_prometheus() -> Option<PathBuf> {
+    let path = workspace().parent()?.join("shared/data/kube-prometheus");
+    path.is_dir().then_some(path)
+}
+
+/// What some tests need beyond a Linux machine, each there or in words why not.
+pub fn conditions() -> [Result<(), String>; 2] {
+    let here = tempfile::tempdir().expect("a directory can be made");
+    [
+        kube_prometheus().map(drop).ok_or_else(|| {
+            "story_once_on_kube_prometheus: ../shared/data/kube-prometheus is missing; it ran on \
+             deploy/examples"
+                .to_owned()
+        }),
+        Tmpfs::mount(&here.path().join("probe"), 1).map(drop).ok_or_else(|| {
+            "bad_input_no_space_*: mounting a tmpfs is not permitted to this user".to_owned()
+        }),
+    ]
+}
+
+/// Notes that `test` does not show what it should, and why.
 ///
 /// # Panics
 /// When the environment says that everything must run.
@@ -16,13 +40,6 @@ pub fn skip(test: &str, why: &str) {
         "{test} cannot run: {why}, and STRONGROOM_E2E=required"
     );
     say(&format!("skipped: {test}: {why}"));
-    SKIPPED.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{test}: {why}"));
-}
-
-/// All that was skipped in this process until now.
-#[must_use]
-pub fn skipped() -> Vec<String> {
-    SKIPPED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// A line for whoever watches the tests, not caught by the test runner.

@@ -161,13 +161,18 @@ impl Node {
         self.process.is_some()
     }
 
+    /// How it ended by itself, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(Process::ended)
+    }
+
     /// Fails the test if it has ended by itself.
     ///
     /// # Panics
     /// When it has.
     pub fn require_running(&mut self) {
         let log = self.log();
-        if let Some(status) = self.process.as_mut().and_then(Process::ended) {
+        if let Some(status) = self.ended() {
             panic!("node {} ended by itself with {status}:\n{}", self.id, log.tail());
         }
     }
