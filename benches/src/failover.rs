@@ -6,13 +6,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::etcd::{self, Etcd};
 use crate::figure::{Figure, Report, Runs};
 use crate::interrupt;
 use crate::memory::Memory;
-use crate::process::{Attempt, LOOK_EVERY};
+use crate::process::{self, Attempt, LOOK_EVERY};
 use crate::progress::say;
 use crate::strongroom::{Fleet, Program};
 
@@ -46,6 +46,7 @@ pub(crate) fn measure(
         say(&format!("etcd is {}", etcd::HOW));
     }
     let mut cluster = etcd.map(|etcd| etcd.start(&directory.join("etcd"))).transpose()?;
+    let writers = directory.join("writers.log");
     let mut runs = Runs::default();
     for run in 0..RUNS {
         say(&format!("failover, run {} of {RUNS}", run + 1));
@@ -54,7 +55,7 @@ pub(crate) fn measure(
             if ours {
                 let leader = fleet.leader()?;
                 fleet.kill(leader, memory)?;
-                let took = next_write(|number| {
+                let took = next_write(&writers, |number| {
                     fleet.write(leader, &format!("failover-{run}-{number}"), &signing_key)
                 })?;
                 runs.ours.push(took.as_secs_f64());
@@ -63,7 +64,9 @@ pub(crate) fn measure(
             } else if let Some(cluster) = &mut cluster {
                 let leader = cluster.leader()?;
                 cluster.kill(leader)?;
-                let took = next_write(|number| cluster.write(leader, &format!("{run}-{number}")))?;
+                let took = next_write(&writers, |number| {
+                    Ok(cluster.write(leader, &format!("{run}-{number}")))
+                })?;
                 runs.peer.push(took.as_secs_f64());
                 cluster.start_node(leader)?;
                 cluster.wait_whole()?;
@@ -76,15 +79,16 @@ pub(crate) fn measure(
     report.add(FIGURE, &runs)
 }
 
-/// Starts a writer every 50 ms, each with its own number, until one ends well.
-fn next_write(writer: impl Fn(usize) -> Command) -> Result<Duration> {
+/// Starts a writer every 50 ms, each with its own number, until one ends well. What they say is
+/// appended to `log`.
+fn next_write(log: &Path, writer: impl Fn(usize) -> Result<Command>) -> Result<Duration> {
     let start = Instant::now();
     let mut attempts: Vec<Attempt> = Vec::new();
     let mut started = 0;
     loop {
         interrupt::check()?;
         if start.elapsed() >= WRITER_EVERY * started {
-            attempts.push(Attempt::start(&mut writer(usize::try_from(started)?))?);
+            attempts.push(Attempt::start(&mut writer(usize::try_from(started)?)?, log)?);
             started += 1;
         }
         let mut running = Vec::new();
@@ -98,7 +102,11 @@ fn next_write(writer: impl Fn(usize) -> Command) -> Result<Duration> {
         }
         attempts = running;
         if start.elapsed() > DEADLINE {
-            anyhow::bail!("no write was acknowledged within {} s of the kill", DEADLINE.as_secs());
+            bail!(
+                "no write was acknowledged within {} s of the kill; the writers said: {}",
+                DEADLINE.as_secs(),
+                process::end_of(log)
+            );
         }
         std::thread::sleep(LOOK_EVERY);
     }
@@ -110,20 +118,22 @@ mod tests {
 
     #[test]
     fn failover_ends_with_the_first_writer_that_is_acknowledged() {
-        let took = next_write(|number| {
+        let directory = tempfile::tempdir().unwrap();
+        let took = next_write(&directory.path().join("log"), |number| {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", if number == 2 { "exit 0" } else { "exit 1" }]);
-            command
+            Ok(command)
         });
         assert!(took.unwrap() >= WRITER_EVERY * 2);
     }
 
     #[test]
     fn failover_does_not_wait_for_a_writer_that_hangs() {
-        let took = next_write(|number| {
+        let directory = tempfile::tempdir().unwrap();
+        let took = next_write(&directory.path().join("log"), |number| {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", if number == 0 { "sleep 1000" } else { "exit 0" }]);
-            command
+            Ok(command)
         });
         assert!(took.unwrap() < Duration::from_secs(60));
     }

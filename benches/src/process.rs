@@ -1,7 +1,7 @@
 //! Child processes: commands that are run to their end and timed, and servers that are stopped by
 //! their own handle on every way out. Times of both are taken the same way.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -57,9 +57,10 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Starts a command of which only the exit status matters.
-    pub(crate) fn start(command: &mut Command) -> Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    /// Starts a command of which the exit status matters; what it says is appended to `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let output = append_to(log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", shown(command)))?;
         let registration = interrupt::register(&mut child)?;
@@ -91,8 +92,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server whose output is appended to `log`.
     pub(crate) fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
-        let open = || OpenOptions::new().create(true).append(true).open(log);
-        let output = open().with_context(|| format!("cannot open {}", log.display()))?;
+        let output = append_to(log)?;
         command
             // Its end tells a server that knows of it that this program is gone.
             .stdin(Stdio::piped())
@@ -107,8 +107,7 @@ impl Server {
     pub(crate) fn require_alive(&mut self) -> Result<()> {
         interrupt::check()?;
         if let Some(status) = self.child.try_wait()? {
-            let log = std::fs::read(&self.log).unwrap_or_default();
-            bail!("{} ended by itself ({status}): {}", self.name, last_lines(&log));
+            bail!("{} ended by itself ({status}): {}", self.name, end_of(&self.log));
         }
         Ok(())
     }
@@ -204,6 +203,16 @@ fn cpu_fields(path: &str, first: usize) -> Result<Duration> {
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+fn append_to(log: &Path) -> Result<File> {
+    let open = OpenOptions::new().create(true).append(true).open(log);
+    open.with_context(|| format!("cannot open {}", log.display()))
+}
+
+/// The last lines of a log.
+pub(crate) fn end_of(log: &Path) -> String {
+    last_lines(&std::fs::read(log).unwrap_or_default())
 }
 
 fn last_lines(output: &[u8]) -> String {

@@ -49,8 +49,11 @@ fn process_server_is_watched_measured_and_gone_after_the_drop() {
 
 #[test]
 fn process_attempt_tells_how_it_ended() {
-    let mut attempt = Attempt::start(&mut shell("exit 0")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let mut attempt = Attempt::start(&mut shell("exit 0"), &log).unwrap();
     assert!(until("the end", Duration::from_secs(10), || attempt.ended()).unwrap());
-    let mut attempt = Attempt::start(&mut shell("exit 1")).unwrap();
+    let mut attempt = Attempt::start(&mut shell("echo refused; exit 1"), &log).unwrap();
     assert!(!until("the end", Duration::from_secs(10), || attempt.ended()).unwrap());
+    assert_eq!(end_of(&log), "refused");
 }

@@ -71,6 +71,7 @@ impl Program {
 pub(crate) struct Fleet {
     program: Program,
     directory: PathBuf,
+    operator_tls: String,
     pki: Pki,
     ports: [u16; NODES],
     servers: [Option<Server>; NODES],
@@ -83,26 +84,17 @@ impl Fleet {
         std::fs::create_dir_all(&operator)
             .with_context(|| format!("cannot make {}", operator.display()))?;
         process::run(program.command().args(["key", "init", "--out"]).arg(&operator))?;
+        let pki = Pki::new(&directory.join("pki"), FLEET_ID)?;
         let mut fleet = Self {
             program: program.clone(),
             directory: directory.to_owned(),
-            pki: Pki::new(&directory.join("pki"), FLEET_ID)?,
+            operator_tls: pki.operator()?.table(),
+            pki,
             ports: ports::free()?,
             servers: std::array::from_fn(|_| None),
         };
         fleet.write_coordinator_configs()?;
-        let tls = fleet.pki.operator()?.table();
-        let config = format!("coordinators = {:?}\n{tls}", fleet.addresses());
-        write(&operator.join("operator.toml"), &config)?;
-        for without in 0..NODES {
-            // An operator who has heard which coordinator is down, as etcd's client is told too.
-            let mut survivors = fleet.addresses();
-            survivors.remove(without);
-            let directory = fleet.operator_without(without);
-            std::fs::create_dir_all(&directory)?;
-            let config = format!("coordinators = {survivors:?}\n{tls}");
-            write(&directory.join("operator.toml"), &config)?;
-        }
+        write_operator_config(&operator, &fleet.addresses(), &fleet.operator_tls)?;
         for at in 0..NODES {
             fleet.start_node(at)?;
         }
@@ -116,10 +108,6 @@ impl Fleet {
 
     fn coordinator(&self, at: usize) -> PathBuf {
         self.directory.join(format!("coordinator-{}", at + 1))
-    }
-
-    fn operator_without(&self, at: usize) -> PathBuf {
-        self.directory.join(format!("operator-without-{}", at + 1))
     }
 
     fn write_coordinator_configs(&self) -> Result<()> {
@@ -199,15 +187,22 @@ impl Fleet {
         server.kill()
     }
 
-    /// A small write to any coordinator but one: a cluster becomes known.
-    pub(crate) fn write(&self, without: usize, name: &str, signing_key: &Path) -> Command {
+    /// A small write to any coordinator but one: a cluster becomes known. Each is of another
+    /// operator, who has heard which coordinator is down, as etcd's client is told too.
+    pub(crate) fn write(&self, without: usize, name: &str, signing_key: &Path) -> Result<Command> {
+        let operator = self.directory.join(format!("operator-{name}"));
+        std::fs::create_dir(&operator)
+            .with_context(|| format!("cannot make {}", operator.display()))?;
+        let mut survivors = self.addresses();
+        survivors.remove(without);
+        write_operator_config(&operator, &survivors, &self.operator_tls)?;
         let mut command = self.program.command();
         command
             .arg("--operator-dir")
-            .arg(self.operator_without(without))
+            .arg(operator)
             .args(["cluster", "register", name, "--signing-key"])
             .arg(signing_key);
-        command
+        Ok(command)
     }
 
     /// The keys of a cluster in a directory of its own, which is given back.
@@ -368,6 +363,10 @@ fn json(finished: &Finished) -> Result<Value> {
 
 fn number(value: &Value, name: &str) -> Option<u64> {
     value.get(name).and_then(Value::as_u64)
+}
+
+fn write_operator_config(directory: &Path, coordinators: &[String], tls: &str) -> Result<()> {
+    write(&directory.join("operator.toml"), &format!("coordinators = {coordinators:?}\n{tls}"))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
