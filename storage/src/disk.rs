@@ -214,15 +214,6 @@ pub fn remove_if_exists(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a directory and brings its name to stable storage. Its parent must exist.
-///
-/// # Errors
-/// As the system reports it.
-pub fn create_dir_durably(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    disk.create_dir_all(path)?;
-    disk.sync_dir(parent(path))
-}
-
 /// The name under which a file is written before it gets its own.
 pub(crate) fn temporary_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

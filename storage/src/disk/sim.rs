@@ -100,6 +100,11 @@ impl SimDisk {
         self.lock().add_fault(operation, fragment, kind, times);
     }
 
+    /// Takes back the faults of [`SimDisk::fail_path`] that have not come yet.
+    pub fn clear_faults(&self) {
+        self.lock().faults.clear();
+    }
+
     /// Has the `number`-th sync of any kind (from 0, counted since the disk was made) do nothing,
     /// yet report success.
     pub fn ignore_sync(&self, number: usize) {

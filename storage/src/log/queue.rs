@@ -373,14 +373,15 @@ impl Shared {
 
 /// The writer's thread, from open to close.
 fn run(shared: Arc<Shared>, mut writer: Writer) {
+    let stopping = Stopping { shared: Some(Arc::clone(&shared)) };
     loop {
         match shared.next_work(writer.is_marker_behind()) {
             Work::Batch(batch, committed) => shared.commit(&mut writer, batch, committed),
             Work::Settle(committed) => {
                 shared.settle(&mut writer, committed);
                 let waiting = std::mem::take(&mut lock(&shared.queue).settle);
-                // Senders whose receivers have gone are nobody's loss, here and below.
                 for sender in waiting {
+                    // A receiver that has gone is nobody's loss, here and below.
                     let _ = sender.send(());
                 }
             }
@@ -393,16 +394,33 @@ fn run(shared: Arc<Shared>, mut writer: Writer) {
     let committed = lock(&shared.queue).committed.take();
     shared.settle(&mut writer, committed);
     drop(writer);
-    let mut queue = lock(&shared.queue);
-    queue.is_stopped = true;
-    let closers = std::mem::take(&mut queue.closers);
-    queue.settle.clear();
-    drop(queue);
-    shared.refuse_pending();
-    // Whoever waits for the close may want the lock of the directory next.
     drop(shared);
-    for sender in closers {
-        let _ = sender.send(());
+    drop(stopping);
+}
+
+/// Ends the thread's part in the log, also when it panics: nobody may wait for it any more.
+struct Stopping {
+    /// Taken on drop.
+    shared: Option<Arc<Shared>>,
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.take() else { return };
+        let mut queue = lock(&shared.queue);
+        if std::thread::panicking() && queue.poisoned.is_none() {
+            queue.poisoned = Some("the writer's thread panicked".to_owned());
+        }
+        queue.is_stopped = true;
+        queue.settle.clear();
+        let closers = std::mem::take(&mut queue.closers);
+        drop(queue);
+        shared.refuse_pending();
+        // Whoever waits for the close may want the lock of the directory next.
+        drop(shared);
+        for sender in closers {
+            let _ = sender.send(());
+        }
     }
 }
 

@@ -27,8 +27,6 @@ pub(crate) struct Recovered {
     pub(crate) purged: Option<(u64, Vec<u8>)>,
     /// The last committed log id that was saved.
     pub(crate) committed: Option<Vec<u8>>,
-    /// Bytes of a torn tail that were cut off; 0 after a clean stop.
-    pub(crate) cut_bytes: u64,
 }
 
 /// A live entry.
@@ -78,7 +76,6 @@ pub(super) fn open(
         );
         found.file.truncate(found.end).map_err(LogError::io("truncate", &path))?;
     }
-    recovered.cut_bytes = found.cut_bytes;
     found.file.sync_data().map_err(LogError::io("sync", &path))?;
     disk.sync_dir(dir).map_err(LogError::io("sync", dir))?;
     let end = Position { segment: last, offset: found.end };

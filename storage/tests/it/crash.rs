@@ -19,7 +19,7 @@ pub(crate) trait Scenario {
 }
 
 /// What a crash may leave of unsynced writes.
-const LOSSES: [Loss; 8] = [
+pub(crate) const LOSSES: [Loss; 8] = [
     Loss::Nothing,
     Loss::Unsynced,
     Loss::TornLastWrite { kept_bytes: 0 },
@@ -87,7 +87,8 @@ pub(crate) fn every_sync_matters<S: Scenario>(
     assert!(problems.is_empty(), "nobody misses these syncs:{problems}");
 }
 
-fn cut<S: Scenario>(
+/// Cuts the power before one operation, with one sync ignored if asked, and checks.
+pub(crate) fn cut<S: Scenario>(
     scenario: &S,
     number: u64,
     loss: Loss,

@@ -39,7 +39,8 @@ const STORY: &[Step] = &[
     Step::Append(3, 1, 300),
 ];
 
-struct LogStory;
+/// The steps of a story.
+struct LogStory(Vec<Step>);
 
 #[derive(Default)]
 struct Acknowledged {
@@ -58,24 +59,22 @@ impl Scenario for LogStory {
     fn run(&self, disk: &SimDisk, acknowledged: &mut Acknowledged) -> Result<(), String> {
         let (mut dir, mut log) = open(disk, &mut acknowledged.is_made)?;
         acknowledged.is_settled = true;
-        for step in STORY {
+        for step in &self.0 {
             let before = acknowledged.content.clone();
             acknowledged.maybe = Some(step.after(&before));
-            let is_killed = match step {
-                Step::KillBeforeSync(_) => {
-                    disk.label("killed");
-                    disk.fail_path(Operation::SyncFile, ".wal", io::ErrorKind::Other, 1);
-                    true
-                }
-                Step::KillBeforeDirSync(_) => {
-                    disk.label("killed");
-                    disk.fail_path(Operation::SyncDir, "/home/log", io::ErrorKind::Other, 1);
-                    true
-                }
-                _ => false,
+            let killed_at = match step {
+                Step::KillBeforeSync(_) => Some((Operation::SyncFile, ".wal")),
+                Step::KillBeforeDirSync(_) => Some((Operation::SyncDir, "/home/log")),
+                _ => None,
             };
+            if let Some((operation, path)) = killed_at {
+                disk.label("killed");
+                disk.fail_path(operation, path, io::ErrorKind::Other, 1);
+            }
             let performed = step.perform(&mut log, &before);
-            if is_killed && performed.is_err() && !is_cut(disk) {
+            disk.clear_faults();
+            let is_killed = killed_at.is_some() && performed.is_err() && !is_cut(disk);
+            if is_killed {
                 drop(log);
                 drop(dir);
                 disk.crash(Loss::Nothing);
@@ -84,6 +83,7 @@ impl Scenario for LogStory {
                 acknowledged.content = content_of(&log).map_err(|e| e.to_string())?;
             } else {
                 performed?;
+                disk.label("work");
                 acknowledged.content = step.after(&before);
             }
             acknowledged.maybe = None;
@@ -169,12 +169,12 @@ fn flip_last_byte(disk: &SimDisk, path: &Path) -> Result<(), String> {
 
 #[test]
 fn invariant_r2_the_log_survives_a_power_cut_at_every_operation() {
-    at_every_operation(&LogStory);
+    at_every_operation(&LogStory(STORY.to_vec()));
 }
 
 #[test]
 fn invariant_r2_every_sync_of_log_and_marker_is_missed_when_left_out() {
-    every_sync_matters(&LogStory, |sync, number| {
+    every_sync_matters(&LogStory(STORY.to_vec()), |sync, number| {
         let name = sync.path.file_name().unwrap_or_default().to_string_lossy();
         match (sync.during, &*name) {
             ("home", _) if sync.path.starts_with("/home/log") => Site::Always,
@@ -190,4 +190,44 @@ fn invariant_r2_every_sync_of_log_and_marker_is_missed_when_left_out() {
             _ => Site::Always,
         }
     });
+}
+
+/// Steps drawn at random that fit one after the other.
+fn story(choices: &[(u8, u16)]) -> Vec<Step> {
+    let mut content = Content::default();
+    let mut steps = Vec::new();
+    for (kind, number) in choices {
+        let first = content.entries.first().map_or(0, |(id, _)| id.index);
+        let count = content.entries.len() as u64;
+        let inside = first + u64::from(*number) % count.max(1);
+        let term = steps.len() as u64 + 1;
+        let step = match kind % 10 {
+            0 => Step::Vote(term),
+            1 if count > 0 => Step::TruncateFrom(inside),
+            2 if count > 0 => Step::PurgeTo(inside),
+            3 => Step::Settle,
+            4 => Step::Reopen,
+            5 => Step::KillBeforeSync(term),
+            6 => Step::KillBeforeDirSync(term),
+            _ => Step::Append(term, u64::from(number % 4) + 1, usize::from(number % 300)),
+        };
+        content = step.after(&content);
+        steps.push(step);
+    }
+    steps
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, ..Default::default() })]
+
+    #[test]
+    fn invariant_r2_any_history_of_the_log_survives_a_power_cut_anywhere(
+        choices in proptest::collection::vec(proptest::prelude::any::<(u8, u16)>(), 1..40),
+        cut_at in 1..400_u64,
+        loss in 0..crate::crash::LOSSES.len(),
+    ) {
+        let scenario = LogStory(story(&choices));
+        let result = crate::crash::cut(&scenario, cut_at, crate::crash::LOSSES[loss], None);
+        proptest::prop_assert!(result.is_ok(), "{:?}: {result:?}", scenario.0);
+    }
 }

@@ -95,7 +95,7 @@ pub(crate) enum Step {
     Append(u64, u64, usize),
     /// Entries from this index on.
     TruncateFrom(u64),
-    /// Entries up to this index.
+    /// Entries up to this index, if it is there.
     PurgeTo(u64),
     /// Brings the marker up to date.
     Settle,
@@ -121,9 +121,10 @@ impl Step {
             }
             Self::TruncateFrom(index) => after.entries.retain(|(id, _)| id.index < index),
             Self::PurgeTo(index) => {
-                let last = before.entries.iter().find(|(id, _)| id.index == index).unwrap();
-                after.purged = Some(last.0);
-                after.entries.retain(|(id, _)| id.index > index);
+                if let Some((last, _)) = before.entries.iter().find(|(id, _)| id.index == index) {
+                    after.purged = Some(*last);
+                    after.entries.retain(|(id, _)| id.index > index);
+                }
             }
             Self::KillBeforeSync(term) | Self::KillBeforeDirSync(term) => {
                 return Self::Append(term, 1, 20).after(before);
@@ -146,7 +147,10 @@ impl Step {
                     let last = before.entries.iter().rfind(|(id, _)| id.index < index);
                     log.truncate_after(last.map(|(id, _)| *id).or(before.purged)).await
                 }
-                Self::PurgeTo(_) => log.purge(self.after(before).purged.unwrap()).await,
+                Self::PurgeTo(_) => match self.after(before).purged {
+                    Some(last) => log.purge(last).await,
+                    None => Ok(()),
+                },
                 Self::Settle => log.settle().await.map_err(std::io::Error::other),
                 Self::Reopen => log.close().await.map_err(std::io::Error::other),
             }

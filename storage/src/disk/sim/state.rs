@@ -30,7 +30,7 @@ enum Change {
 }
 
 #[derive(Debug)]
-struct PathFault {
+pub(super) struct PathFault {
     operation: Operation,
     fragment: String,
     kind: io::ErrorKind,
@@ -48,7 +48,7 @@ pub(super) struct State {
     pub(super) capacity: Option<u64>,
     pub(super) operations: u64,
     pub(super) fail_from: Option<u64>,
-    faults: Vec<PathFault>,
+    pub(super) faults: Vec<PathFault>,
     pub(super) syncs: Vec<SyncCall>,
     pub(super) ignored_sync: Option<usize>,
     pub(super) during: &'static str,
