@@ -186,8 +186,6 @@ impl FileBundleStore {
         if let Err(error) = self.sync_dir(dir) {
             // It must not count as held, now or after a restart of the process.
             let _ = self.disk.remove(&path);
-            upload.is_over = true;
-            lock(&self.uploads).remove(id);
             return Err(error);
         }
         upload.is_over = true;
@@ -273,13 +271,19 @@ impl BundleStore for FileBundleStore {
             self.drop_upload(id, &mut upload)?;
             return Err(BundleError::WrongDigest { id: *id, found });
         }
-        match self.publish(id, &mut upload) {
-            Err(BundleError::Io { source, .. }) if disk::is_no_space(&source) => {
-                self.drop_upload(id, &mut upload)?;
-                Err(no_space(id, self.space()?))
+        if let Err(error) = self.publish(id, &mut upload) {
+            // Begun anew by whoever repeats it: after a failed sync the kernel may have dropped
+            // what it could not write, and a second sync of this file must not be believed.
+            if let Err(error) = self.drop_upload(id, &mut upload) {
+                tracing::warn!(%error, bundle = %id, "could not remove a failed upload");
             }
-            other => other,
-        }?;
+            return match error {
+                BundleError::Io { source, .. } if disk::is_no_space(&source) => {
+                    Err(no_space(id, self.space()?))
+                }
+                other => Err(other),
+            };
+        }
         // A bad copy that was put aside has been replaced; what cannot be removed does no harm.
         if let Err(error) = disk::remove_if_exists(&*self.disk, &self.quarantine_path(id)) {
             tracing::warn!(%error, bundle = %id, "could not remove a replaced bad copy");

@@ -214,6 +214,19 @@ fn bundles_whose_name_could_not_be_synced_are_not_held() {
 }
 
 #[test]
+fn bundles_a_failed_sync_is_not_believed_the_second_time() {
+    let disk = SimDisk::new();
+    let store = on_sim(&disk);
+    let (id, content) = content(9, 100);
+    store.begin(&id, 100).unwrap();
+    store.write(&id, 0, &content).unwrap();
+    disk.fail_path(Operation::SyncFile, "partial", io::ErrorKind::Other, 1);
+    assert!(matches!(store.finish(&id, 100), Err(BundleError::Io { action: "sync", .. })));
+    assert!(matches!(store.finish(&id, 100), Err(BundleError::NotBegun { .. })));
+    assert_eq!(store.begin(&id, 100).unwrap(), 0, "all bytes are sent again");
+}
+
+#[test]
 fn bundles_faults_of_the_wrapper_are_what_they_say() {
     let store = FaultyBundleStore::new(Arc::new(on_sim(&SimDisk::new())));
     let (id, content) = put(&store, 8, 100);

@@ -133,23 +133,32 @@ fn publish(
     Ok(file)
 }
 
-/// Fills the file that [`adopt`] makes a segment of with zeros.
+/// Fills the file that [`adopt`] makes a segment of with zeros. One that cannot be filled is
+/// removed: the space is needed for appends.
 pub(super) fn prepare_next(disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<(), LogError> {
-    const CHUNK_BYTES: usize = 1 << 20;
     let path = next_path(dir);
-    disk::remove_if_exists(disk, &path).map_err(LogError::io("remove", &path))?;
-    let file = disk.create(&path).map_err(LogError::io("create", &path))?;
+    let result = fill_with_zeros(disk, &path, bytes);
+    if result.is_err() {
+        disk::remove_if_exists(disk, &path).map_err(LogError::io("remove", &path))?;
+    }
+    result
+}
+
+fn fill_with_zeros(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<(), LogError> {
+    const CHUNK_BYTES: usize = 1 << 20;
+    disk::remove_if_exists(disk, path).map_err(LogError::io("remove", path))?;
+    let file = disk.create(path).map_err(LogError::io("create", path))?;
     // Written, not only allocated: the first write into an allocated but unwritten extent changes
     // metadata, which would make every fdatasync of an append a journal commit.
     let zeros = vec![0; CHUNK_BYTES];
     let mut at = 0;
     while at < bytes {
         let chunk = usize::try_from(bytes - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-        file.write_at(at, &zeros[..chunk]).map_err(LogError::io("write", &path))?;
+        file.write_at(at, &zeros[..chunk]).map_err(LogError::io("write", path))?;
         at += chunk as u64;
     }
     // Here rather than with the header, so that the writer does not wait for all these bytes.
-    file.sync_all().map_err(LogError::io("sync", &path))
+    file.sync_all().map_err(LogError::io("sync", path))
 }
 
 fn next_path(dir: &Path) -> PathBuf {

@@ -65,9 +65,14 @@ pub(super) struct Writer {
 /// The next segment's file, zero-filled in advance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Preparation {
+    /// Not yet begun.
     None,
+    /// Under way.
     Running,
+    /// There.
     Ready,
+    /// Not for this segment: a disk too full for it is not to be filled again and again.
+    Failed,
 }
 
 impl Writer {
@@ -206,8 +211,11 @@ impl Writer {
         }
         let number = self.active.number + 1;
         let mut preparation = lock(&self.preparation);
-        let file = if *preparation == Preparation::Ready {
+        let is_ready = *preparation == Preparation::Ready;
+        if *preparation != Preparation::Running {
             *preparation = Preparation::None;
+        }
+        let file = if is_ready {
             segment::adopt(&*self.disk, &self.dir, number, self.owner)?
         } else {
             // Not ready in time: go on without preallocation rather than wait for zeros.
@@ -265,7 +273,7 @@ impl Writer {
                 Ok(()) => Preparation::Ready,
                 Err(error) => {
                     tracing::warn!(%error, "could not prepare the next segment of the log");
-                    Preparation::None
+                    Preparation::Failed
                 }
             };
         };
@@ -274,7 +282,7 @@ impl Writer {
             Driver::Thread(spawn) => {
                 if let Err(error) = spawn.spawn("log-prepare", Box::new(task)) {
                     tracing::warn!(%error, "no thread to prepare the next segment of the log");
-                    *lock(&self.preparation) = Preparation::None;
+                    *lock(&self.preparation) = Preparation::Failed;
                 }
             }
         }

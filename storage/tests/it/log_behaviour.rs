@@ -248,6 +248,21 @@ fn log_without_space_reports_no_space_and_is_poisoned() {
 }
 
 #[test]
+fn log_a_disk_too_full_for_the_next_segment_is_not_filled_with_zeros() {
+    let disk = SimDisk::new();
+    let dir = home(&disk).unwrap();
+    let options = LogOptions { segment_bytes: 100_000, ..SMALL };
+    let mut log = RaftLogStore::open(&dir, options, Driver::Inline).unwrap();
+    let used: usize = disk.files().iter().map(|f| disk.content(f).unwrap().len()).sum();
+    disk.set_capacity(Some(used as u64 + 50_000));
+    for index in 0..100 {
+        wait(log.blocking_append([entry(index, 100)])).unwrap();
+    }
+    assert!(disk.files().iter().all(|path| !path.ends_with("NEXT.tmp")));
+    assert!(log.poisoned().is_none());
+}
+
+#[test]
 fn log_appends_wait_while_too_much_is_not_durable() {
     let directory = tempfile::tempdir().unwrap();
     let options = LogOptions { unflushed_bytes_max: 1_000, ..LogOptions::default() };
