@@ -132,12 +132,10 @@ fn frozen_v1_files_open() {
     assert_eq!(second.proofs[1].state, ProofState::Failed("truncated".into()));
 }
 
-/// How the files were made. Refuses to touch files that exist: they are frozen.
+/// How the files were made: a file that is missing is written, one that exists never again.
 #[test]
-#[ignore = "made the frozen files once; refuses to write them again"]
-fn frozen_v1_files_are_made_once() {
+fn frozen_v1_files_are_never_written_again() {
     let world = World::new(1);
-    fs::create_dir_all(directory()).unwrap();
     let texts = [
         world.kek.to_text(),
         world.signing.to_text(),
@@ -147,7 +145,12 @@ fn frozen_v1_files_are_made_once() {
     let files = world.files().into_iter().map(|(_, file)| file);
     let all = files.chain(texts.iter().map(|text| text.as_bytes()));
     for ((name, _), bytes) in FILES.iter().zip(all) {
-        let mut file = fs::File::create_new(directory().join(name)).unwrap();
-        file.write_all(bytes).unwrap();
+        match fs::File::create_new(directory().join(name)) {
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists, "{name}"),
+            Ok(mut file) => {
+                file.write_all(bytes).unwrap();
+                panic!("{name} was missing and is written anew: was it deleted by mistake?");
+            }
+        }
     }
 }
