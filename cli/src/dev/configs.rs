@@ -129,12 +129,14 @@ pub(super) fn operator(state: &State, tls: &Files) -> Result<PathBuf> {
     write(&state.path("operator").join(crate::operator::FILE), &config)
 }
 
-/// Writes `agent.toml` and gives its path.
+/// Writes `agent.toml` and gives its path. The agent sends to the coordinator at `first` as long as
+/// that answers.
 ///
 /// # Errors
 /// When it cannot be written.
 pub(super) fn agent(
     state: &State,
+    first: usize,
     cluster: &str,
     tls: &Files,
     socket: &Path,
@@ -142,9 +144,11 @@ pub(super) fn agent(
     keys: &[&str],
 ) -> Result<PathBuf> {
     let recovery_key = state.path("operator").join(crate::verbs::key::RECOVERY_PUB);
+    let mut coordinators = addresses(state);
+    coordinators.rotate_left(first);
     let config = Agent {
         cluster,
-        coordinators: addresses(state),
+        coordinators,
         state_dir: ".",
         socket,
         recovery_key: &recovery_key,

@@ -54,12 +54,14 @@ impl Story<'_> {
         let pid = self.fleet()?.pid(leader).unwrap_or_default();
         self.fleet()?.kill(leader).await?;
         let killed = now();
+        let leader_name = COORDINATORS[leader];
+        let bytes = ByteCount::new(upload.number("bytes").unwrap_or(0));
+        let who = match upload.server.as_str() {
+            taker if taker == leader_name => format!("while it took an upload of {bytes} itself"),
+            taker => format!("while {taker} took an upload of {bytes}"),
+        };
         self.narrator.say(&format!(
-            "while {} took an upload of {}, its leader {} (process {pid}, term {term}) was killed \
-             by SIGKILL",
-            upload.server,
-            ByteCount::new(upload.number("bytes").unwrap_or(0)),
-            COORDINATORS[leader]
+            "{who}, the leader {leader_name} (process {pid}, term {term}) was killed by SIGKILL"
         ))?;
         let (point, tries) = self.acknowledged(running, &arguments).await?;
         let committed = self.wait_for_commit(&logs, begun, &point).await?;

@@ -128,7 +128,10 @@ impl Story<'_> {
         let tls = self.pki.issue(&format!("agent-{name}"), &identity)?;
         let socket = self.socket_path()?;
         let source = self.state.path("source");
-        let agent_config = configs::agent(&self.state, name, &tls, &socket, &source, keys)?;
+        // The leader first: the story's hardest case is that the coordinator that takes an upload
+        // is the one that is killed.
+        let (leader, _) = self.fleet()?.leader().await?;
+        let agent_config = configs::agent(&self.state, leader, name, &tls, &socket, &source, keys)?;
         self.cluster = Cluster { name: name.to_owned(), id, agent_config, socket };
         self.narrator.say(&format!(
             "cluster {name} is registered with the fleet by the key its agent signs with"
