@@ -2,6 +2,8 @@
 //! the only copy of anything. It is bound to the head it was made for; any other head, damage or
 //! loss costs one reading of the sources and nothing else. Names are kept as hashes only.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use bundle::{Item, ItemKey};
@@ -13,6 +15,10 @@ use crate::sources::{Stat, Timestamp};
 const CACHE_BYTES: u64 = 4 << 20;
 const HEAD_KEY: &[u8] = b"head";
 const HINT_BYTES: usize = 44;
+const NAME_BYTES: usize = 16;
+/// Hints are kept in so many values, by the first bits of their names' hashes: sled takes some
+/// 4 KiB of memory for each small value that is written (20,000 of them were 85 MiB).
+const BUCKET_BITS: u32 = 9;
 
 /// What is compared to tell that an entry did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,13 +103,14 @@ impl Hints {
         if self.db.get(HEAD_KEY)?.as_deref() != Some(&head_value(head)[..]) {
             return Ok(vec![None; items.len()]);
         }
-        items
-            .iter()
-            .map(|item| Ok(self.db.get(key(&item.key))?.and_then(|value| Hint::decode(&value))))
-            .collect()
+        let mut known = BTreeMap::new();
+        for bucket in 0..1_u16 << BUCKET_BITS {
+            known.extend(self.bucket(bucket)?);
+        }
+        Ok(items.iter().map(|item| known.get(&name(&item.key)).copied()).collect())
     }
 
-    /// Replaces everything, for a new lineage or after another agent's points.
+    /// Forgets everything, for a new lineage or after another agent's points.
     pub(crate) fn reset(&self) -> Result<(), sled::Error> {
         self.db.clear()
     }
@@ -115,17 +122,44 @@ impl Hints {
         head: (Sequence, BundleId),
         changed: impl Iterator<Item = (&'a ItemKey, Option<Hint>)>,
     ) -> Result<(), sled::Error> {
-        let mut batch = sled::Batch::default();
+        let mut buckets: BTreeMap<u16, Bucket> = BTreeMap::new();
         for (item, hint) in changed {
+            let name = name(item);
+            let number = u16::from_be_bytes([name[0], name[1]]) >> (u16::BITS - BUCKET_BITS);
+            let bucket = match buckets.entry(number) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(self.bucket(number)?),
+            };
             match hint {
-                Some(hint) => batch.insert(&key(item)[..], &hint.encode()[..]),
-                None => batch.remove(&key(item)[..]),
+                Some(hint) => bucket.insert(name, hint),
+                None => bucket.remove(&name),
+            };
+        }
+        let mut batch = sled::Batch::default();
+        for (number, bucket) in buckets {
+            let mut value = Vec::with_capacity(bucket.len() * (NAME_BYTES + HINT_BYTES));
+            for (name, hint) in bucket {
+                value.extend_from_slice(&name);
+                value.extend_from_slice(&hint.encode());
             }
+            batch.insert(&number.to_be_bytes()[..], value);
         }
         batch.insert(HEAD_KEY, &head_value(head)[..]);
         self.db.apply_batch(batch)
     }
+
+    fn bucket(&self, number: u16) -> Result<Bucket, sled::Error> {
+        let value = self.db.get(number.to_be_bytes())?.unwrap_or_default();
+        let entry = |bytes: &[u8]| {
+            let (name, hint) = bytes.split_first_chunk::<NAME_BYTES>()?;
+            Some((*name, Hint::decode(hint)?))
+        };
+        Ok(value.chunks(NAME_BYTES + HINT_BYTES).filter_map(entry).collect())
+    }
 }
+
+type Name = [u8; NAME_BYTES];
+type Bucket = BTreeMap<Name, Hint>;
 
 fn head_value((sequence, manifest): (Sequence, BundleId)) -> [u8; 40] {
     let mut value = [0; 40];
@@ -134,15 +168,15 @@ fn head_value((sequence, manifest): (Sequence, BundleId)) -> [u8; 40] {
     value
 }
 
-fn key(item: &ItemKey) -> [u8; 16] {
+fn name(item: &ItemKey) -> Name {
     let mut hash = Sha256::new();
     hash.update(item.source.as_bytes());
     hash.update([0]);
     hash.update(&item.path);
     let digest = hash.finalize();
-    let mut key = [0; 16];
-    key.copy_from_slice(&digest[..16]);
-    key
+    let mut name = [0; NAME_BYTES];
+    name.copy_from_slice(&digest[..NAME_BYTES]);
+    name
 }
 
 #[cfg(test)]
