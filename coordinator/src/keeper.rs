@@ -6,6 +6,7 @@
 //! ended upload left behind is deleted only under the same gate.
 
 mod claim;
+mod durable;
 mod read;
 mod receive;
 mod repair;
@@ -23,8 +24,8 @@ use proto::ApiError;
 use proto::env::Env;
 use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId, SignedHeader};
 use storage::bundles::BundleStore;
-use storage::ledger::Ledger;
-use tokio::sync::Notify;
+use storage::ledger::{BundleRow, Ledger};
+use tokio::sync::{Notify, watch};
 
 use crate::peers::Peers;
 use crate::raft::RaftNode;
@@ -62,17 +63,22 @@ struct Inner {
     ledger: Arc<dyn Ledger>,
     raft: RaftNode,
     peers: Peers,
-    /// Serialises acknowledgement and deletion.
-    gate: tokio::sync::Mutex<()>,
+    /// Serialises acknowledgement and deletion. Work on a blocking thread takes the guard with
+    /// it: a request that is cancelled, or the end of the housekeeping, must not open the gate
+    /// while files are still being deleted.
+    gate: Arc<tokio::sync::Mutex<()>>,
     /// Bundles being written now: nobody else writes or repairs them meanwhile.
     receiving: Mutex<BTreeSet<BundleId>>,
     /// When a bundle was last found whole, in elapsed milliseconds.
     verified: Mutex<HashMap<BundleId, u64>>,
     /// Wakes the housekeeping.
     wake: Notify,
+    /// Why this node must end, once a durable path has failed (invariant R3).
+    fatal: watch::Sender<Option<String>>,
 }
 
-/// Marks a bundle as being written until dropped.
+/// Marks a bundle as being written until its last clone is dropped. The thread that writes holds
+/// one, so that a cancelled request's successor does not write beside it.
 struct Receiving {
     inner: Arc<Inner>,
     bundle: BundleId,
@@ -87,6 +93,29 @@ impl Drop for Receiving {
 /// A poisoned lock only says that some thread panicked between two consistent states.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn receiving(self: &Arc<Self>, bundle: BundleId) -> Result<Arc<Receiving>, ApiError> {
+        if lock(&self.receiving).insert(bundle) {
+            Ok(Arc::new(Receiving { inner: self.clone(), bundle }))
+        } else {
+            Err(ApiError::new(
+                Code::Busy,
+                format!(
+                    "bundle {} is being written to node {} already; ask again",
+                    bundle.short(),
+                    self.this
+                ),
+            ))
+        }
+    }
+
+    /// Notes a whole bundle in the ledger.
+    fn note_held(&self, bundle: BundleId, bytes: u64) -> Result<(), ApiError> {
+        let row = BundleRow { bytes, last_scrubbed: Some(self.env.clock.now()) };
+        self.noted(self.ledger.put_bundle(&bundle, row))
+    }
 }
 
 impl Keeper {
@@ -106,34 +135,24 @@ impl Keeper {
                 ledger,
                 raft,
                 peers,
-                gate: tokio::sync::Mutex::new(()),
+                gate: Arc::default(),
                 receiving: Mutex::default(),
                 verified: Mutex::default(),
                 wake: Notify::new(),
+                fatal: watch::Sender::new(None),
             }),
         }
     }
 
-    fn receiving(&self, bundle: BundleId) -> Result<Receiving, ApiError> {
-        if lock(&self.inner.receiving).insert(bundle) {
-            Ok(Receiving { inner: self.inner.clone(), bundle })
-        } else {
-            Err(ApiError::new(
-                Code::Busy,
-                format!(
-                    "bundle {} is being written to node {} already; ask again",
-                    bundle.short(),
-                    self.inner.this
-                ),
-            ))
-        }
+    fn receiving(&self, bundle: BundleId) -> Result<Arc<Receiving>, ApiError> {
+        self.inner.receiving(bundle)
     }
 
     /// Runs storage work on a blocking thread.
     async fn blocking<T: Send + 'static>(
         &self,
         name: &'static str,
-        work: impl FnOnce(&Inner) -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&Arc<Inner>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let inner = self.inner.clone();
         self.inner
@@ -171,7 +190,7 @@ impl Keeper {
     /// Number and bytes of bundles here, and free bytes of the disk.
     pub(crate) async fn usage(&self) -> Result<(u64, u64, u64), ApiError> {
         self.blocking("read-usage", |inner| {
-            let bundles = inner.ledger.bundles().map_err(ledger_error)?;
+            let bundles = inner.noted(inner.ledger.bundles())?;
             let bytes = bundles.iter().map(|(_, row)| row.bytes).sum();
             let space = inner.store.space().map_err(store_error)?;
             Ok((bundles.len() as u64, bytes, space.free_bytes))
@@ -187,10 +206,6 @@ impl Keeper {
 
 /// What a storage error means to whoever asked over the network.
 fn store_error(error: storage::bundles::BundleError) -> ApiError {
-    ApiError::new(error.code(), chain(&error))
-}
-
-fn ledger_error(error: storage::ledger::LedgerError) -> ApiError {
     ApiError::new(error.code(), chain(&error))
 }
 

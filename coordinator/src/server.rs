@@ -90,6 +90,7 @@ pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Resul
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok("asked to"),
         reason = raft.failed() => Err(fatal(&reason)),
+        reason = keeper.failed() => Err(fatal(&reason)),
         served = &mut serving_ended => Err(fatal(&format!("serving ended: {served:?}"))),
         () = keep_house(keeper.clone()) => Ok("housekeeping ended"),
         () = leader::lead(&config, &env, &raft) => Ok("leading ended"),

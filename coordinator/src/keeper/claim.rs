@@ -9,11 +9,11 @@ use coordinator_core::majority;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use proto::{ApiError, v1};
-use proto_types::{BundleId, LeaseId, LogIndex, NodeId};
+use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId};
 
 use storage::ledger::UploadClaim;
 
-use super::{Holders, Keeper, ledger_error, store_error};
+use super::{Holders, Keeper, store_error};
 use crate::service::lease_gone;
 
 /// A peer that does not answer in this time does not count; repair will find its copy.
@@ -29,7 +29,8 @@ impl Keeper {
         lease: LeaseId,
         ids: &[BundleId],
     ) -> Result<Vec<BundleId>, ApiError> {
-        let _gate = self.inner.gate.lock().await;
+        let gate = self.inner.gate.clone().lock_owned().await;
+        self.inner.alive()?;
         let state = self.inner.raft.local().state;
         if state.upload(&lease).is_none() && !ids.iter().all(|id| state.is_needed(id)) {
             self.wake();
@@ -37,17 +38,36 @@ impl Keeper {
         }
         let ids = ids.to_vec();
         self.blocking("acknowledge", move |inner| {
+            let _gate = gate;
             let mut held = Vec::new();
             for id in ids {
-                if inner.store.contains(&id).map_err(store_error)? {
+                if let Some(bytes) = inner.store.size(&id).map_err(store_error)? {
+                    if inner.noted(inner.ledger.bundle(&id))?.is_none() {
+                        inner.note_held(id, bytes)?;
+                    }
                     let claim = UploadClaim { lease, bundle: id, bytes: 0 };
-                    inner.ledger.put_claim(claim).map_err(ledger_error)?;
+                    inner.noted(inner.ledger.put_claim(claim))?;
                     held.push(id);
                 }
             }
             Ok(held)
         })
         .await
+    }
+
+    /// The same of one bundle, which must be here.
+    pub(super) async fn acknowledge_one(
+        &self,
+        lease: LeaseId,
+        id: BundleId,
+    ) -> Result<(), ApiError> {
+        if self.acknowledge(lease, &[id]).await?.contains(&id) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            Code::Unavailable,
+            format!("bundle {} was removed with an ended upload; send it again", id.short()),
+        ))
     }
 
     /// The same, after this node has applied the log up to the lease.

@@ -1,5 +1,7 @@
 //! Streams bundles out: to clients, after this node has found its copy whole, and to peers.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proto::{ApiError, v1};
 use proto_types::{BundleId, Code};
@@ -8,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Keeper, lock, store_error};
+use super::durable::is_damage;
+use super::{Inner, Keeper, chain, lock, store_error};
 use crate::service::ReceiverStreamOf;
 use crate::telemetry;
 
@@ -19,6 +22,8 @@ const PIECES_IN_FLIGHT: usize = 4;
 /// A copy found whole this long ago is served without being read twice. Short, so that rot is
 /// found by whoever reads next; a client that opens a blob finds the rest by itself.
 const VERIFIED_MS: u64 = 10_000;
+/// So many of them are remembered before the old ones are forgotten.
+const VERIFIED_MAX: usize = 1024;
 
 impl Keeper {
     /// Streams a range of a bundle. A copy that is missing or damaged here is brought from a peer
@@ -95,22 +100,17 @@ impl Keeper {
         let damage = self
             .blocking("verify-bundle", move |inner| match inner.store.verify(&bundle) {
                 Ok(()) => Ok(None),
-                Err(error) if error.code() == Code::Damaged => {
-                    inner.store.quarantine(&bundle).map_err(store_error)?;
-                    inner.ledger.remove_bundle(&bundle).map_err(super::ledger_error)?;
-                    Ok(Some(error.to_string()))
-                }
+                Err(error) if is_damage(&error) => inner.put_aside(bundle, &error),
                 Err(error) => Err(store_error(error)),
             })
             .await?;
-        let mut verified = lock(&self.inner.verified);
         match damage {
             None => {
-                verified.insert(bundle, self.inner.env.clock.elapsed_millis());
+                self.inner.remember_verified(bundle);
                 Ok(true)
             }
             Some(error) => {
-                verified.remove(&bundle);
+                lock(&self.inner.verified).remove(&bundle);
                 telemetry::damage_on_read(bundle, &error);
                 Ok(false)
             }
@@ -125,22 +125,27 @@ impl Keeper {
         message: impl Fn(Bytes) -> M + Send + 'static,
     ) -> ReceiverStreamOf<M> {
         let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
-        let store = self.inner.store.clone();
-        self.inner.env.spawn.blocking(
+        let keeper = self.clone();
+        // A task, and a blocking thread only for each read: a reader that does not read on holds
+        // no thread, of which there are a few hundred for all the node's disk work.
+        self.inner.env.spawn.task(
             "read-bundle",
-            Box::new(move || {
+            Box::pin(async move {
                 let mut at = offset;
                 // An empty range still tells the length.
                 loop {
                     let length =
                         usize::try_from(end - at).map_or(PIECE_BYTES, |l| l.min(PIECE_BYTES));
-                    let piece = store.read_range(&bundle, at, length).map_err(store_error);
+                    let read = move |inner: &Arc<Inner>| {
+                        inner.store.read_range(&bundle, at, length).map_err(store_error)
+                    };
+                    let piece = keeper.blocking("read-piece", read).await;
                     let got = piece.as_ref().map_or(0, |p| p.len() as u64);
                     let last = got == 0 || at + got >= end;
                     telemetry::read_bytes(got);
                     let item = piece.map(|p| message(Bytes::from(p))).map_err(Status::from);
                     // A reader that has gone needs nothing more.
-                    if sender.blocking_send(item).is_err() || last {
+                    if sender.send(item).await.is_err() || last {
                         return;
                     }
                     at += got;
@@ -148,5 +153,38 @@ impl Keeper {
             }),
         );
         ReceiverStream::new(receiver)
+    }
+}
+
+impl Inner {
+    /// Puts a copy aside that a read found bad, and says what was wrong; nothing if it is good
+    /// after all: another reader may have had it repaired since, and the new copy must not go.
+    fn put_aside(
+        self: &Arc<Self>,
+        bundle: BundleId,
+        found: &BundleError,
+    ) -> Result<Option<String>, ApiError> {
+        // Being written anew this very moment: not good yet, and not ours to touch.
+        let Ok(_writing) = self.receiving(bundle) else { return Ok(Some(chain(found))) };
+        match self.store.verify(&bundle) {
+            Ok(()) => Ok(None),
+            Err(BundleError::NotFound { .. }) => Ok(Some(chain(found))),
+            Err(error) if is_damage(&error) => {
+                self.wrote(self.store.quarantine(&bundle))?;
+                self.noted(self.ledger.remove_bundle(&bundle))?;
+                Ok(Some(chain(&error)))
+            }
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    /// Remembers for a while that a copy was found whole.
+    pub(super) fn remember_verified(&self, bundle: BundleId) {
+        let now = self.env.clock.elapsed_millis();
+        let mut verified = lock(&self.verified);
+        if verified.len() >= VERIFIED_MAX {
+            verified.retain(|_, at| now.saturating_sub(*at) < VERIFIED_MS);
+        }
+        verified.insert(bundle, now);
     }
 }

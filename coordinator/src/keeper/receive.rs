@@ -1,18 +1,24 @@
 //! Writes one bundle to this node's disk: pieces in, digest checked, fsynced, then acknowledged.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
 use futures::StreamExt;
 use proto::ApiError;
 use proto_types::{BundleId, Code};
-use storage::bundles::BundleStore;
-use storage::ledger::{BundleRow, UploadClaim};
+use storage::bundles::BundleError;
+use storage::ledger::UploadClaim;
 use tokio::sync::mpsc;
 
-use super::{Keeper, Pieces, Upload, ledger_error, lock, store_error};
+use super::durable::is_fatal;
+use super::{Inner, Keeper, Pieces, Receiving, Upload};
 use crate::telemetry;
-use bytes::Bytes;
 
 /// Pieces between network and disk: 8 MiB, enough to hide one slow write.
 const PIECES_IN_FLIGHT: usize = 8;
+/// A sender from whom nothing comes for this long has gone, although its connection lives.
+const SENDER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The writing end of a bundle on its way to this node's disk.
 pub(super) struct LocalCopy {
@@ -41,17 +47,35 @@ impl LocalCopy {
     }
 }
 
+/// The next piece of a stream, within a sender's patience.
+pub(super) async fn next_piece(pieces: &mut Pieces) -> Option<Result<Bytes, ApiError>> {
+    tokio::time::timeout(SENDER_PATIENCE, pieces.next()).await.unwrap_or_else(|_| {
+        Some(Err(ApiError::new(
+            Code::Unavailable,
+            format!("nothing came for {SENDER_PATIENCE:?}; continue where the stream ended"),
+        )))
+    })
+}
+
 impl Keeper {
-    /// Begins to write a bundle at `offset`; the bytes before are here already.
-    pub(super) fn begin_local(&self, bundle: BundleId, bytes: u64, offset: u64) -> LocalCopy {
+    /// Begins to write a bundle at `offset`; the bytes before are here already. Whole, it is in
+    /// the ledger, too, whether or not anybody still waits.
+    pub(super) fn begin_local(
+        &self,
+        receiving: &Arc<Receiving>,
+        bytes: u64,
+        offset: u64,
+    ) -> LocalCopy {
         let (pieces, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let (report, done) = tokio::sync::oneshot::channel();
-        let store = self.inner.store.clone();
+        let receiving = receiving.clone();
         self.inner.env.spawn.blocking(
             "write-bundle",
             Box::new(move || {
+                let result = write(&receiving.inner, receiving.bundle, bytes, offset, receiver);
+                drop(receiving);
                 // Nobody waits any more when the request was cancelled; the partial stays.
-                let _ = report.send(write(&*store, bundle, bytes, offset, receiver));
+                let _ = report.send(result);
             }),
         );
         LocalCopy { pieces, done }
@@ -67,8 +91,8 @@ impl Keeper {
         let receiving = self.receiving(upload.bundle)?;
         if !self.holds(upload.bundle).await? {
             self.note_claim(upload).await?;
-            let copy = self.begin_local(upload.bundle, upload.bytes, upload.offset);
-            while let Some(piece) = pieces.next().await {
+            let copy = self.begin_local(&receiving, upload.bytes, upload.offset);
+            while let Some(piece) = next_piece(&mut pieces).await {
                 match piece {
                     Ok(piece) => {
                         if !copy.write(piece).await {
@@ -82,10 +106,10 @@ impl Keeper {
                 }
             }
             copy.finish().await?;
-            self.stored(upload.bundle, upload.bytes, "upload").await?;
+            self.stored(upload.bundle, upload.bytes, "upload");
         }
         drop(receiving);
-        self.acknowledge(upload.lease, &[upload.bundle]).await.map(drop)
+        self.acknowledge_one(upload.lease, upload.bundle).await
     }
 
     /// Notes in the ledger for which upload a bundle is being written, before its first byte is,
@@ -94,39 +118,35 @@ impl Keeper {
         self.blocking("note-claim", move |inner| {
             let claim =
                 UploadClaim { lease: upload.lease, bundle: upload.bundle, bytes: upload.offset };
-            inner.ledger.put_claim(claim).map_err(ledger_error)
+            inner.noted(inner.ledger.put_claim(claim))
         })
         .await
     }
 
-    /// Notes that a bundle is here, whole.
-    pub(super) async fn stored(
-        &self,
-        bundle: BundleId,
-        bytes: u64,
-        way: &'static str,
-    ) -> Result<(), ApiError> {
-        let now = self.inner.env.clock.now();
-        self.blocking("note-stored", move |inner| {
-            let row = BundleRow { bytes, last_scrubbed: Some(now) };
-            inner.ledger.put_bundle(&bundle, row).map_err(ledger_error)
-        })
-        .await?;
-        let elapsed = self.inner.env.clock.elapsed_millis();
-        lock(&self.inner.verified).insert(bundle, elapsed);
+    /// Tells that a bundle is here, whole, and just compared with its name.
+    pub(super) fn stored(&self, bundle: BundleId, bytes: u64, way: &'static str) {
+        self.inner.remember_verified(bundle);
         telemetry::bundle_stored(bundle, bytes, way);
-        Ok(())
     }
 }
 
 fn write(
-    store: &dyn BundleStore,
+    inner: &Inner,
     bundle: BundleId,
     bytes: u64,
     offset: u64,
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Result<(), ApiError> {
-    let mut have = store.begin(&bundle, bytes).map_err(store_error)?;
+    let wrote = |result: Result<_, BundleError>| {
+        if result.as_ref().is_err_and(is_fatal)
+            && let Err(error) = inner.store.abandon(&bundle)
+        {
+            // What is there may be in the page cache only: the next process must not build on it.
+            tracing::warn!(%error, "could not remove what a failed write left");
+        }
+        inner.wrote(result)
+    };
+    let mut have = wrote(inner.store.begin(&bundle, bytes))?;
     if have < offset {
         return Err(ApiError::new(
             Code::Unavailable,
@@ -148,7 +168,7 @@ fn write(
         // What an earlier try brought is not written twice.
         let known = usize::try_from(have.saturating_sub(at)).unwrap_or(usize::MAX);
         if let Some(new) = piece.get(known..).filter(|new| !new.is_empty()) {
-            store.write(&bundle, have, new).map_err(store_error)?;
+            wrote(inner.store.write(&bundle, have, new).map(|()| 0))?;
             have += new.len() as u64;
         }
         at = end;
@@ -163,5 +183,6 @@ fn write(
         ));
     }
     // Checks the digest, fsyncs file and directory: after this it survives a power cut (R2).
-    store.finish(&bundle, bytes).map_err(store_error)
+    wrote(inner.store.finish(&bundle, bytes).map(|()| 0))?;
+    inner.note_held(bundle, bytes)
 }

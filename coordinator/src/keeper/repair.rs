@@ -1,12 +1,15 @@
 //! Brings a bundle that this node should have and has not, or not whole, from a peer.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use coordinator_core::{Command, FindingKey, RaiseFinding, Scope, Severity};
 use futures::StreamExt;
 use proto::{ApiError, v1};
 use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId};
 
-use super::{Keeper, Upload};
+use super::{Keeper, Receiving, Upload, store_error};
 use crate::peers::Peer;
 use crate::service::core_request;
 use crate::telemetry;
@@ -14,13 +17,51 @@ use crate::telemetry;
 /// The finding for a bundle of which no good copy was reached.
 pub(super) const FINDING_DAMAGED: &str = "bundle-damaged";
 
+/// A peer that sends nothing for this long has gone, although its connection lives.
+const PEER_PATIENCE: Duration = Duration::from_secs(30);
+
+fn silent(limit: Duration) -> ApiError {
+    ApiError::new(Code::DeadlineExceeded, format!("the peer sent nothing for {limit:?}"))
+}
+
+async fn next_message(
+    stream: &mut tonic::Streaming<v1::FetchBundleResponse>,
+) -> Option<Result<v1::FetchBundleResponse, ApiError>> {
+    match tokio::time::timeout(PEER_PATIENCE, stream.next()).await {
+        Ok(message) => message.map(|message| message.map_err(ApiError::from)),
+        Err(_) => Some(Err(silent(PEER_PATIENCE))),
+    }
+}
+
 impl Keeper {
-    /// Brings one bundle from whichever peer has a good copy.
+    /// Brings one bundle from whichever peer has a good copy. Goes on when the caller has gone, so
+    /// that a request whose time is over finds more done when it comes again.
     ///
     /// # Errors
     /// The last peer's, when none has.
     pub(crate) async fn repair(&self, bundle: BundleId) -> Result<(), ApiError> {
+        let (report, done) = tokio::sync::oneshot::channel();
+        let keeper = self.clone();
+        self.inner.env.spawn.task(
+            "repair-bundle",
+            Box::pin(async move {
+                // Nobody may wait any more.
+                let _ = report.send(keeper.repair_now(bundle).await);
+            }),
+        );
+        done.await.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "the repair's task ended")))
+    }
+
+    async fn repair_now(&self, bundle: BundleId) -> Result<(), ApiError> {
         let receiving = self.receiving(bundle)?;
+        // Somebody else brought it, or it was here and only the ledger did not say so.
+        let here = self.blocking("find-held", move |inner| {
+            let size = inner.store.size(&bundle).map_err(store_error)?;
+            size.map(|bytes| inner.note_held(bundle, bytes)).transpose()
+        });
+        if here.await?.is_some() {
+            return Ok(());
+        }
         let state = self.inner.raft.local().state;
         let row = state.bundle(&bundle);
         let bytes = row.map(|row| row.facts.bytes);
@@ -29,13 +70,14 @@ impl Keeper {
         peers.sort_by_key(|(node, _)| !row.is_some_and(|row| row.holders.contains(node)));
         let mut last = None;
         for (node, peer) in peers {
-            match self.fetch(peer, bundle, bytes).await {
+            match self.fetch(peer, &receiving, bytes).await {
                 Ok(bytes) => {
-                    self.stored(bundle, bytes, "repair").await?;
+                    self.stored(bundle, bytes, "repair");
                     telemetry::repaired(bundle, node);
                     drop(receiving);
                     return Ok(());
                 }
+                // Ours, not the peer's: no other peer could help.
                 Err(error) if error.code() == Code::NoSpace => return Err(error),
                 Err(error) => last = Some(error),
             }
@@ -54,20 +96,24 @@ impl Keeper {
     async fn fetch(
         &self,
         mut peer: Peer,
-        bundle: BundleId,
+        receiving: &Arc<Receiving>,
         expected: Option<u64>,
     ) -> Result<u64, ApiError> {
-        let message =
-            v1::FetchBundleRequest { bundle_id: Bytes::copy_from_slice(bundle.as_bytes()) };
-        let mut stream = peer.fetch_bundle(message).await?.into_inner();
-        let Some(first) = stream.message().await? else {
+        let bundle_id = Bytes::copy_from_slice(receiving.bundle.as_bytes());
+        // The peer reads its whole copy before it answers.
+        let limit = Self::copy_limit(expected.unwrap_or(0));
+        let call = peer.fetch_bundle(v1::FetchBundleRequest { bundle_id });
+        let answer = tokio::time::timeout(limit, call).await.map_err(|_| silent(limit))?;
+        let mut stream = answer?.into_inner();
+        let Some(first) = next_message(&mut stream).await else {
             return Err(ApiError::new(Code::Damaged, "the peer sent an empty bundle"));
         };
+        let first = first?;
         let bytes = first.total_bytes;
         if expected.is_some_and(|expected| expected != bytes) {
             return Err(ApiError::new(Code::Damaged, "the peer's copy has another length"));
         }
-        let copy = self.begin_local(bundle, bytes, 0);
+        let copy = self.begin_local(receiving, bytes, 0);
         let mut next = Some(Ok(first));
         while let Some(message) = next {
             match message {
@@ -76,12 +122,12 @@ impl Keeper {
                         break;
                     }
                 }
-                Err(status) => {
+                Err(error) => {
                     copy.abandon().await;
-                    return Err(ApiError::from(status));
+                    return Err(error);
                 }
             }
-            next = stream.next().await;
+            next = next_message(&mut stream).await;
         }
         copy.finish().await?;
         Ok(bytes)
@@ -102,6 +148,8 @@ impl Keeper {
         match self.repair(bundle).await {
             // It is arriving this very moment.
             Err(error) if error.code() == Code::Busy => Err(error),
+            // This node's own trouble, not the bundle's.
+            Err(error) if matches!(error.code(), Code::NoSpace | Code::LocalIo) => Err(error),
             Err(_) => Err(ApiError::new(
                 Code::BundleNotDurable,
                 format!(

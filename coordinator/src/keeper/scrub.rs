@@ -10,7 +10,7 @@ use proto_types::BundleId;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Keeper, ledger_error};
+use super::Keeper;
 use crate::config::ScrubConfig;
 use crate::service::ReceiverStreamOf;
 use crate::telemetry;
@@ -99,7 +99,7 @@ impl Keeper {
             telemetry::scrubbed(bundle, "good");
             let now = self.inner.env.clock.now();
             self.blocking("note-scrub", move |inner| {
-                inner.ledger.mark_scrubbed(&bundle, now).map_err(ledger_error)
+                inner.noted(inner.ledger.mark_scrubbed(&bundle, now))
             })
             .await?;
             Found::Good
@@ -123,9 +123,7 @@ impl Keeper {
             tokio::time::sleep(ROUND).await;
             let now = env.clock.now();
             let due = self
-                .blocking("find-due", move |inner| {
-                    inner.ledger.due_for_scrub(BATCH).map_err(ledger_error)
-                })
+                .blocking("find-due", move |inner| inner.noted(inner.ledger.due_for_scrub(BATCH)))
                 .await
                 .unwrap_or_default();
             for (bundle, row) in due {

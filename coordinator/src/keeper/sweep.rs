@@ -2,14 +2,15 @@
 //! fleet what this node holds, and removes what ended uploads left behind.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator_core::{Command, RecordHolders, limits};
 use proto::ApiError;
-use proto_types::BundleId;
+use proto_types::{BundleId, Code};
 use storage::ledger::UploadClaim;
 
-use super::{Keeper, ledger_error, lock, store_error};
+use super::{Inner, Keeper, lock, store_error};
 use crate::service::core_request;
 use crate::telemetry;
 
@@ -43,7 +44,7 @@ impl Keeper {
         let view = self.inner.raft.local();
         let needed: BTreeSet<BundleId> = view.state.bundles().map(|(id, _)| *id).collect();
         let held: BTreeSet<BundleId> = self
-            .blocking("list-held", |inner| inner.ledger.bundles().map_err(ledger_error))
+            .blocking("list-held", |inner| inner.noted(inner.ledger.bundles()))
             .await?
             .into_iter()
             .map(|(id, _)| id)
@@ -55,6 +56,10 @@ impl Keeper {
                 continue;
             }
             let repaired = self.repair(*bundle).await;
+            if repaired.as_ref().is_err_and(|error| error.code() == Code::Busy) {
+                // It is arriving this very moment.
+                continue;
+            }
             missing += u64::from(repaired.is_err());
             self.report_damage(*bundle, repaired.is_err()).await;
         }
@@ -68,7 +73,7 @@ impl Keeper {
     async fn record_holdings(&self) -> Result<(), ApiError> {
         let state = self.inner.raft.local().state;
         let held: BTreeSet<BundleId> = self
-            .blocking("list-held", |inner| inner.ledger.bundles().map_err(ledger_error))
+            .blocking("list-held", |inner| inner.noted(inner.ledger.bundles()))
             .await?
             .into_iter()
             .map(|(id, _)| id)
@@ -105,51 +110,11 @@ impl Keeper {
         // lease that it does not know may still lie ahead in its log. After a linearizable read
         // it has applied everything that was committed, so such a lease has truly ended.
         self.inner.raft.read().await?;
-        let _gate = self.inner.gate.lock().await;
-        let state = self.inner.raft.local().state;
-        let receiving = lock(&self.inner.receiving).clone();
+        let gate = self.inner.gate.clone().lock_owned().await;
         let removed = self
             .blocking("remove-abandoned", move |inner| {
-                let mut removed = Vec::new();
-                let claims = inner.ledger.all_claims().map_err(ledger_error)?;
-                let live: BTreeSet<BundleId> = claims
-                    .iter()
-                    .filter(|claim| state.upload(&claim.lease).is_some())
-                    .map(|claim| claim.bundle)
-                    .collect();
-                let (mut ended, mut busy) = (BTreeSet::new(), BTreeSet::new());
-                for UploadClaim { lease, bundle, .. } in claims {
-                    if state.upload(&lease).is_some() {
-                        continue;
-                    }
-                    if receiving.contains(&bundle) {
-                        // Its writer finds the lease gone and wakes us again.
-                        busy.insert(lease);
-                        continue;
-                    }
-                    if !live.contains(&bundle) && !state.is_needed(&bundle) {
-                        inner.store.abandon(&bundle).map_err(store_error)?;
-                        inner.store.delete(&bundle).map_err(store_error)?;
-                        inner.ledger.remove_bundle(&bundle).map_err(ledger_error)?;
-                        removed.push(bundle);
-                    }
-                    ended.insert(lease);
-                }
-                // Without a claim, as after the ledger was lost: nobody is uploading anything, so
-                // nobody can be about to commit it.
-                if state.uploads().next().is_none() && receiving.is_empty() {
-                    for (bundle, _) in inner.ledger.bundles().map_err(ledger_error)? {
-                        if !state.is_needed(&bundle) {
-                            inner.store.delete(&bundle).map_err(store_error)?;
-                            inner.ledger.remove_bundle(&bundle).map_err(ledger_error)?;
-                            removed.push(bundle);
-                        }
-                    }
-                }
-                for lease in ended.difference(&busy) {
-                    inner.ledger.release_claims(lease).map_err(ledger_error)?;
-                }
-                Ok(removed)
+                let _gate = gate;
+                remove_abandoned(inner)
             })
             .await?;
         for bundle in removed {
@@ -157,4 +122,56 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Under the gate. What is here is listed before the state is looked at: whatever is listed came
+/// in under a lease that the state knows by then, or knows to be over.
+fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
+    let claims = inner.noted(inner.ledger.all_claims())?;
+    let held = inner.noted(inner.ledger.bundles())?;
+    let partials = inner.store.partials().map_err(store_error)?;
+    let state = inner.raft.local().state;
+
+    let is_live = |claim: &UploadClaim| state.upload(&claim.lease).is_some();
+    let live: BTreeSet<BundleId> =
+        claims.iter().filter(|claim| is_live(claim)).map(|claim| claim.bundle).collect();
+    let mut unwanted = BTreeSet::new();
+    let (mut ended, mut busy) = (BTreeSet::new(), BTreeSet::new());
+    for claim in claims.iter().filter(|claim| !is_live(claim)) {
+        ended.insert(claim.lease);
+        if !live.contains(&claim.bundle) {
+            unwanted.insert(claim.bundle);
+        }
+    }
+    // Without a claim, as after the ledger was lost: nobody is uploading anything, so nobody can
+    // be about to commit it.
+    if state.uploads().next().is_none() {
+        unwanted.extend(held.iter().map(|(bundle, _)| *bundle));
+        unwanted.extend(partials.iter().map(|partial| partial.id));
+    }
+    let mut removed = Vec::new();
+    for bundle in unwanted {
+        if state.is_needed(&bundle) {
+            continue;
+        }
+        // One that is being written stays: its writer finds the lease gone and wakes us again.
+        let Ok(_writing) = inner.receiving(bundle) else {
+            busy.insert(bundle);
+            continue;
+        };
+        inner.wrote(inner.store.abandon(&bundle))?;
+        inner.wrote(inner.store.delete(&bundle))?;
+        inner.noted(inner.ledger.remove_bundle(&bundle))?;
+        lock(&inner.verified).remove(&bundle);
+        removed.push(bundle);
+    }
+    for claim in &claims {
+        if busy.contains(&claim.bundle) {
+            ended.remove(&claim.lease);
+        }
+    }
+    for lease in ended {
+        inner.noted(inner.ledger.release_claims(&lease))?;
+    }
+    Ok(removed)
 }

@@ -2,6 +2,7 @@
 //! the other coordinators. Answered when a majority of the voters has it on stable storage.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,8 @@ use proto_types::{Code, NodeId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Keeper, Pieces, Upload};
+use super::receive::next_piece;
+use super::{Keeper, Pieces, Receiving, Upload};
 use crate::peers::Peer;
 use crate::telemetry;
 
@@ -77,13 +79,13 @@ impl Keeper {
         let (mut copies, mut results) = self.start_copies(upload, from_disk);
         if !here {
             self.note_claim(upload).await?;
-            self.receive(upload, pieces, &mut copies).await?;
-            self.stored(upload.bundle, upload.bytes, "upload").await?;
+            self.receive(&receiving, upload, pieces, &mut copies).await?;
+            self.stored(upload.bundle, upload.bytes, "upload");
         }
         drop(receiving);
         // Ends the peers' streams.
         drop(copies);
-        self.acknowledge(upload.lease, &[upload.bundle]).await?;
+        self.acknowledge_one(upload.lease, upload.bundle).await?;
 
         let mut holders = BTreeSet::from([self.inner.this]);
         let needed = majority(voters.len());
@@ -119,13 +121,14 @@ impl Keeper {
     /// From the agent's stream to the disk and to the peers' queues.
     async fn receive(
         &self,
+        receiving: &Arc<Receiving>,
         upload: Upload,
         mut pieces: Pieces,
         copies: &mut [PeerCopy],
     ) -> Result<(), ApiError> {
-        let local = self.begin_local(upload.bundle, upload.bytes, upload.offset);
+        let local = self.begin_local(receiving, upload.bytes, upload.offset);
         let mut first = true;
-        while let Some(piece) = pieces.next().await {
+        while let Some(piece) = next_piece(&mut pieces).await {
             let piece = match piece {
                 Ok(piece) => piece,
                 Err(error) => {
@@ -185,6 +188,14 @@ impl Keeper {
         from_disk: bool,
         mut live: mpsc::Receiver<Bytes>,
     ) -> Result<(), ApiError> {
+        // A continuation or a repeat: the peer may lack bytes from before. Wait until the bundle
+        // is whole here (the queue is closed then), and send it from the disk. The peer is called
+        // only then: it does not wait for long.
+        let mut whole = None;
+        if from_disk {
+            while live.recv().await.is_some() {}
+            whole = Some(self.clone().send_copy(upload.bundle).await?);
+        }
         let (sender, receiver) = mpsc::channel(PIECES_TO_PEER);
         let begin = v1::StoreBundleBegin {
             bundle_id: Bytes::copy_from_slice(upload.bundle.as_bytes()),
@@ -193,25 +204,20 @@ impl Keeper {
             lease_log_index: upload.lease_index.get(),
             offset: 0,
         };
-        let keeper = self.clone();
         let feed = async move {
             use v1::store_bundle_request::Part;
             let send = |part| sender.send(v1::StoreBundleRequest { part: Some(part) });
             if send(Part::Begin(begin)).await.is_err() {
                 return;
             }
-            if !from_disk {
+            let Some(mut whole) = whole else {
                 while let Some(piece) = live.recv().await {
                     if send(Part::Data(piece)).await.is_err() {
                         return;
                     }
                 }
                 return;
-            }
-            // A continuation or a repeat: the peer may lack bytes from before. Wait until the
-            // bundle is whole here (the queue is closed then), and send it from the disk.
-            while live.recv().await.is_some() {}
-            let Ok(mut whole) = keeper.send_copy(upload.bundle).await else { return };
+            };
             while let Some(Ok(piece)) = whole.next().await {
                 if send(Part::Data(piece.data)).await.is_err() {
                     return;
@@ -221,7 +227,7 @@ impl Keeper {
         // The peer's answer ends both: it may refuse before it has read everything.
         let call = peer.store_bundle(ReceiverStream::new(receiver));
         let both = async { tokio::join!(feed, call).1 };
-        tokio::time::timeout(self.copy_limit(upload.bytes), both)
+        tokio::time::timeout(Self::copy_limit(upload.bytes), both)
             .await
             .map_err(|_| ApiError::new(Code::DeadlineExceeded, "the peer did not finish in time"))?
             .map_err(ApiError::from)
@@ -229,7 +235,7 @@ impl Keeper {
     }
 
     /// A minute, and a second more for each MiB: slower than that is as good as gone.
-    fn copy_limit(&self, bytes: u64) -> Duration {
+    pub(super) fn copy_limit(bytes: u64) -> Duration {
         COPY_DEADLINE + Duration::from_secs(bytes >> 20)
     }
 }
