@@ -34,8 +34,8 @@ pub trait BundleStore: Send + Sync + fmt::Debug + 'static {
     /// [`BundleError::NoSpace`], after which the upload is gone.
     fn write(&self, id: &BundleId, offset: u64, bytes: &[u8]) -> Result<(), BundleError>;
 
-    /// Ends an upload: reads all bytes back, compares length and SHA-256, brings file and name to
-    /// stable storage. When this returns the bundle is held and durable. Fine to repeat.
+    /// Ends an upload: compares length and SHA-256 of all bytes, brings file and name to stable
+    /// storage. When this returns the bundle is held and durable. Fine to repeat.
     ///
     /// # Errors
     /// [`BundleError::WrongLength`] when bytes are missing, after which it can be resumed, or too

@@ -54,6 +54,9 @@ struct Upload {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     bytes: u64,
+    /// The hash of all `bytes`, where this process wrote them all; then `finish` need not read a
+    /// large bundle again. What an earlier process wrote is read.
+    hash: Option<Sha256>,
     /// Finished or given up while somebody waited for the lock.
     is_over: bool,
 }
@@ -143,7 +146,13 @@ impl FileBundleStore {
             Err(source) => return Err(BundleError::Io { action: "open", path, source }),
         };
         let bytes = file.len().map_err(failed("measure", &path))?;
-        let upload = Arc::new(Mutex::new(Upload { file, path, bytes, is_over: false }));
+        let upload = Arc::new(Mutex::new(Upload {
+            file,
+            path,
+            bytes,
+            hash: (bytes == 0).then(Sha256::new),
+            is_over: false,
+        }));
         uploads.insert(*id, Arc::clone(&upload));
         Ok(Begun::Upload(upload))
     }
@@ -210,6 +219,7 @@ impl BundleStore for FileBundleStore {
                 // Longer than the bundle: left by somebody who was mistaken about its length.
                 upload.file.truncate(0).map_err(failed("truncate", &upload.path))?;
                 upload.bytes = 0;
+                upload.hash = Some(Sha256::new());
             }
             self.check_room(id, expected_bytes - upload.bytes)?;
             return Ok(upload.bytes);
@@ -230,7 +240,12 @@ impl BundleStore for FileBundleStore {
             result.map_err(|e| self.refused(id, "write", &upload.path, e))
         });
         match written {
-            Ok(()) => upload.bytes += bytes.len() as u64,
+            Ok(()) => {
+                upload.bytes += bytes.len() as u64;
+                if let Some(hash) = &mut upload.hash {
+                    hash.update(bytes);
+                }
+            }
             Err(error) => {
                 // A half-written end must not be taken for bytes that are there; and without
                 // room, what is there would only be in the way.
@@ -266,7 +281,10 @@ impl BundleStore for FileBundleStore {
             }
             return Err(BundleError::WrongLength { id: *id, have, expected: expected_bytes });
         }
-        let found = digest_of(&*upload.file, upload.bytes).map_err(failed("read", &upload.path))?;
+        let found = match upload.hash.take() {
+            Some(hash) => BundleId::from_bytes(hash.finalize().into()),
+            None => digest_of(&*upload.file, upload.bytes).map_err(failed("read", &upload.path))?,
+        };
         if found != *id {
             self.drop_upload(id, &mut upload)?;
             return Err(BundleError::WrongDigest { id: *id, found });
