@@ -167,11 +167,20 @@ impl Config {
         for address in raw.coordinators.iter().filter(|address| !is_address(address)) {
             problems.push(format!("coordinators: {address:?} is not an address: use host:port"));
         }
+        let state_dir = base.join(raw.state_dir);
         let sources = check_sources(base, raw.sources, &mut problems);
+        for SourceConfig { kind: SourceKind::Directory(directory), .. } in &sources {
+            if state_dir.starts_with(&directory.path) {
+                problems.push(format!(
+                    "state_dir: it lies in the source {}, which would back up its own keys and \
+                     spool: move it out",
+                    directory.path.display()
+                ));
+            }
+        }
         if !problems.is_empty() {
             return Err(ConfigError::Values { path: path.to_owned(), problems });
         }
-        let state_dir = base.join(raw.state_dir);
         Ok(Self {
             socket: match raw.socket {
                 Some(socket) => base.join(socket),

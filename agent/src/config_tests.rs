@@ -56,6 +56,7 @@ fn config_problems_name_file_line_key_and_remedy() {
         (swap("b.example:7401", "b.example"), "\"b.example\" is not an address: use host:port"),
         (swap("[\"tmp\"]", "[\"a[\"]"), "sources.exclude: "),
         (swap("\"directory\"", "\"vault\""), "sources.kind: \"vault\" is unknown"),
+        (swap("\"state\"", "\"/etc/cluster/state\""), "state_dir: it lies in the source"),
         (swap("= 5", "= \"fast\""), "/conf/agent.toml:13: invalid type"),
         (swap("[[sources]]", "[sources]"), "/conf/agent.toml:15: invalid type"),
         (swap("cluster = \"prod-eu\"", "cluster = "), "/conf/agent.toml:2: "),

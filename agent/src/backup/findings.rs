@@ -7,7 +7,8 @@ use proto::v1::{self, Severity};
 
 use crate::sources::Trouble;
 
-const KINDS: [Trouble; 4] = [
+const KINDS: [Trouble; 5] = [
+    Trouble::OutOfReach,
     Trouble::Unreadable,
     Trouble::ChangedWhileRead,
     Trouble::Special,
@@ -59,7 +60,10 @@ pub(crate) fn report(
                 Some(count) => {
                     let (severity, what, remedy) = words(trouble);
                     finding.set_severity(severity);
-                    finding.message = format!("{count} {what}");
+                    finding.message = match trouble {
+                        Trouble::OutOfReach => what.to_owned(),
+                        _ => format!("{count} {what}"),
+                    };
                     finding.remedy = remedy.to_owned();
                     raise.push(finding);
                 }
@@ -72,6 +76,7 @@ pub(crate) fn report(
 
 const fn kind(trouble: Trouble) -> &'static str {
     match trouble {
+        Trouble::OutOfReach => "source-out-of-reach",
         Trouble::Unreadable => "source-unreadable",
         Trouble::ChangedWhileRead => "source-changed-while-read",
         Trouble::Special => "source-special-file",
@@ -81,6 +86,11 @@ const fn kind(trouble: Trouble) -> &'static str {
 
 const fn words(trouble: Trouble) -> (Severity, &'static str, &'static str) {
     match trouble {
+        Trouble::OutOfReach => (
+            Severity::Critical,
+            "the source's root cannot be opened: no backup is made",
+            "mount or make it, or correct its path; the agent's log says what failed",
+        ),
         Trouble::Unreadable => (
             Severity::Critical,
             "items could not be read and are not in the newest point",
@@ -124,7 +134,7 @@ mod tests {
         assert_eq!(kinds, [("source-unreadable", "conf"), ("source-special-file", "conf")]);
         assert!(raise[0].message.starts_with("2 items could not be read"));
         assert!(raise.iter().all(|f| !f.message.contains("secret") && !f.remedy.is_empty()));
-        assert_eq!(clear.len(), 6);
+        assert_eq!(clear.len(), 8);
         assert_eq!(unproved(&troubles, "conf").as_deref(), Some("2 unreadable"));
         assert_eq!(unproved(&troubles, "keys"), None);
     }

@@ -3,12 +3,14 @@
 //! complete (invariant B4), upload, commit. Whatever ends it early leaves nothing that counts.
 
 mod assemble;
+mod commit;
 mod decide;
 mod engine;
 mod files;
 mod findings;
 mod hints;
 mod previous;
+mod run;
 pub(crate) mod seal;
 
 use proto::ApiError;

@@ -81,6 +81,8 @@ pub struct Attribute {
 /// Something that keeps a source from being proved complete, or that a person should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Trouble {
+    /// Its root cannot be opened.
+    OutOfReach,
     /// It could not be read.
     Unreadable,
     /// It changed each time it was read.

@@ -123,9 +123,12 @@ async fn local_errors_reach_whoever_asked_and_a_stale_epoch_stops_the_agent() {
     let error = last(client.backup_now(request).await.unwrap().into_inner()).await.unwrap_err();
     assert!(error.message().contains("cannot open the source directory"), "{error}");
     assert_eq!(code(error), Code::LocalIo);
+    let out_of_reach = ("source-out-of-reach".to_owned(), "directory".to_owned());
+    assert!(story.fleet.lock().findings.contains_key(&out_of_reach));
     std::fs::rename(story.path("gone"), story.source()).unwrap();
     let (_, point) = last(client.backup_now(request).await.unwrap().into_inner()).await.unwrap();
     assert_eq!(point.sequence, 2);
+    assert!(story.fleet.lock().findings.is_empty());
 
     story.fleet.lock().epoch += 1;
     let error = last(client.backup_now(request).await.unwrap().into_inner()).await.unwrap_err();

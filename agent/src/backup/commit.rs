@@ -1,0 +1,305 @@
+//! The last steps of a backup: lease, uploads, commit, and what is remembered once the fleet has
+//! acknowledged it. Nothing is remembered before.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bundle::{ItemKey, Keyring};
+use bytes::Bytes;
+use proto::v1;
+use proto::v1::backup_client::BackupClient;
+use proto_types::{BundleId, PointStatement, Sequence};
+
+use super::BackupError;
+use super::files::{self, Made};
+use super::hints::Hint;
+use super::previous::{Head, Previous};
+use super::run::Run;
+use crate::progress::{Phase, ProgressEvent};
+use crate::upload::{Lease, Limiter, UploadFile, Uploader};
+
+/// A lease outlives any upload at the configured rate by so much.
+const LEASE_MILLIS: u64 = 60 * 60 * 1000;
+
+impl Run<'_> {
+    pub(super) async fn upload_and_commit(
+        &self,
+        made: &Made,
+        previous: Option<&Previous>,
+    ) -> Result<v1::Point, BackupError> {
+        let bytes_total: u64 = made.uploads.iter().map(|file| file.sealed.bytes).sum();
+        let limit = match self.request.limit_bytes_per_second {
+            0 => self.engine.config.upload.limit_bytes_per_second,
+            limit => limit,
+        };
+        let slowest = bytes_total.saturating_mul(1000).checked_div(limit).unwrap_or(0);
+        let lease = self.open_lease(previous, LEASE_MILLIS.saturating_add(slowest)).await?;
+        let uploader = Uploader {
+            client: self.engine.client.clone(),
+            lease: lease.clone(),
+            limiter: Limiter::new(limit, self.engine.env.clock.clone()),
+        };
+        let result = async {
+            let holders = self.upload(&uploader, &made.uploads, bytes_total).await?;
+            self.commit_changed(made, previous, &lease, holders).await
+        }
+        .await;
+        if let Err(error) = &result {
+            self.end_lease(&lease, error).await;
+        }
+        result
+    }
+
+    async fn open_lease(
+        &self,
+        previous: Option<&Previous>,
+        ttl_ms: u64,
+    ) -> Result<Lease, BackupError> {
+        let request = v1::OpenUploadRequest {
+            write_id: Some(self.engine.client.next_write_id()),
+            epoch: self.session.epoch.get(),
+            parent_sequence: previous.map_or(0, |previous| previous.head.sequence.get()),
+            ttl_ms,
+        };
+        let response = self
+            .engine
+            .client
+            .call("opening the upload", |channel| {
+                let request = request.clone();
+                async move { BackupClient::new(channel).open_upload(request).await }
+            })
+            .await?;
+        Ok(Lease { id: response.lease_id, log_index: response.log_index })
+    }
+
+    async fn upload(
+        &self,
+        uploader: &Uploader,
+        files: &[UploadFile],
+        bytes_total: u64,
+    ) -> Result<Vec<Vec<u64>>, BackupError> {
+        let sent: Vec<AtomicU64> = files.iter().map(|_| 0.into()).collect();
+        let relaxed = Ordering::Relaxed;
+        let told = |index: usize, bytes: u64| {
+            sent[index].store(bytes, relaxed);
+            self.progress.on(ProgressEvent {
+                bytes_done: sent.iter().map(|sent| sent.load(relaxed)).sum(),
+                bytes_total,
+                ..ProgressEvent::begin(Phase::Uploading)
+            });
+        };
+        let told = &told;
+        let uploads = files.iter().enumerate().map(|(index, file)| async move {
+            uploader.upload(file, &|bytes| told(index, bytes)).await
+        });
+        // At most four at once: config, key, wraps, manifest.
+        Ok(futures::future::try_join_all(uploads).await?)
+    }
+
+    async fn commit_changed(
+        &self,
+        made: &Made,
+        previous: Option<&Previous>,
+        lease: &Lease,
+        holders: Vec<Vec<u64>>,
+    ) -> Result<v1::Point, BackupError> {
+        let bytes = |id: &BundleId| Bytes::copy_from_slice(id.as_bytes());
+        let added = made
+            .uploads
+            .iter()
+            .zip(holders)
+            .map(|(file, holders)| v1::AddedBundle {
+                bundle_id: bytes(&file.sealed.id),
+                bytes: file.sealed.bytes,
+                header: Bytes::copy_from_slice(file.sealed.header.header_bytes()),
+                signature: Bytes::copy_from_slice(file.sealed.header.signature()),
+                holders,
+            })
+            .collect();
+        let dropped = previous
+            .map(|previous| previous.needs.difference(&made.needs).map(bytes).collect())
+            .unwrap_or_default();
+        self.commit(
+            lease.id.clone(),
+            made.identity.sequence,
+            previous,
+            v1::commit_point_request::Content::Changed(v1::ChangedPoint {
+                added,
+                dropped,
+                manifest_id: bytes(&made.head.manifest),
+                key_bundle_id: bytes(&made.head.key_bundle),
+                wraps_id: bytes(&made.head.wraps),
+            }),
+            files::wire_proofs(&made.current.proofs),
+            made.current.totals,
+        )
+        .await
+    }
+
+    pub(super) async fn commit_unchanged(
+        &self,
+        known: &Previous,
+    ) -> Result<v1::Point, BackupError> {
+        let statement = PointStatement {
+            fleet: self.session.fleet,
+            cluster: self.session.cluster,
+            lineage: self.session.lineage,
+            sequence: known.head.sequence.next(),
+            epoch: self.session.epoch,
+            taken: self.started,
+            manifest: known.head.manifest,
+            key_bundle: known.head.key_bundle,
+        };
+        let signature = known.keyring.signing_key().sign_statement(&statement);
+        let content = v1::UnchangedPoint { signature: Bytes::copy_from_slice(&signature) };
+        self.commit(
+            Bytes::new(),
+            statement.sequence,
+            Some(known),
+            v1::commit_point_request::Content::Unchanged(content),
+            files::wire_proofs(&known.current.proofs),
+            known.current.totals,
+        )
+        .await
+    }
+
+    async fn commit(
+        &self,
+        lease_id: Bytes,
+        sequence: Sequence,
+        previous: Option<&Previous>,
+        content: v1::commit_point_request::Content,
+        proofs: Vec<v1::SourceProof>,
+        totals: bundle::Totals,
+    ) -> Result<v1::Point, BackupError> {
+        self.progress
+            .on(ProgressEvent { items: totals.items, ..ProgressEvent::begin(Phase::Committing) });
+        let parent = previous.map(|p| Bytes::copy_from_slice(p.head.manifest.as_bytes()));
+        let request = v1::CommitPointRequest {
+            write_id: Some(self.engine.client.next_write_id()),
+            epoch: self.session.epoch.get(),
+            lease_id,
+            sequence: sequence.get(),
+            parent_manifest_id: parent.unwrap_or_default(),
+            taken_ms: self.started.as_millis(),
+            content: Some(content),
+            proofs,
+            items: totals.items,
+            logical_bytes: totals.bytes,
+        };
+        let response = self
+            .engine
+            .client
+            .call("committing the point", |channel| {
+                let request = request.clone();
+                async move { BackupClient::new(channel).commit_point(request).await }
+            })
+            .await?;
+        let point = response.point.ok_or(BackupError::Answer("the committed point"))?;
+        if point.sequence != sequence.get() {
+            return Err(BackupError::Answer("the point that was committed"));
+        }
+        Ok(point)
+    }
+
+    /// Gives up the lease, so that what was uploaded can go. It ends by itself otherwise.
+    async fn end_lease(&self, lease: &Lease, error: &BackupError) {
+        let request = v1::EndUploadRequest {
+            write_id: Some(self.engine.client.next_write_id()),
+            lease_id: lease.id.clone(),
+            reason: error.code().to_string(),
+        };
+        let ended = self
+            .engine
+            .client
+            .call("ending the upload", |channel| {
+                let request = request.clone();
+                async move { BackupClient::new(channel).end_upload(request).await }
+            })
+            .await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "the upload's lease could not be ended");
+        }
+    }
+
+    pub(super) async fn acknowledge_unchanged(
+        &self,
+        previous: Option<Previous>,
+        hints: Option<Vec<Option<Hint>>>,
+        point: &v1::Point,
+    ) -> Result<Previous, BackupError> {
+        let mut previous = previous.ok_or(BackupError::Lost)?;
+        previous.head.sequence = Sequence::new(point.sequence);
+        let mut changes = Vec::new();
+        if let Some(hints) = hints {
+            let items = previous.current.items.iter().map(|item| &item.key);
+            let pairs = items.zip(previous.hints.iter().zip(&hints));
+            changes.extend(
+                pairs.filter(|(_, (old, new))| old != new).map(|(key, (_, n))| (key.clone(), *n)),
+            );
+            previous.hints = hints;
+        }
+        self.note_hints(&previous.head, changes, false).await;
+        Ok(previous)
+    }
+
+    /// Takes over an acknowledged point: keeps its sealed files, then remembers what was sent.
+    pub(super) async fn acknowledge(
+        &self,
+        made: Made,
+        keyring: Arc<Keyring>,
+        old: Option<Previous>,
+        point: &v1::Point,
+    ) -> Result<Previous, BackupError> {
+        let mut head = made.head;
+        head.sequence = Sequence::new(point.sequence);
+        let kept = [head.manifest, head.key_bundle, head.wraps, made.base.id];
+        let home = self.engine.home.clone();
+        let moved: Vec<(PathBuf, BundleId)> =
+            made.uploads.iter().map(|file| (file.path.clone(), file.id())).collect();
+        let keeping = self.engine.env.blocking("keep sealed files", move || {
+            for (path, id) in moved.iter().filter(|(_, id)| kept.contains(id)) {
+                std::fs::rename(path, home.bundle(*id))?;
+            }
+            for found in std::fs::read_dir(home.bundles())? {
+                let found = found?;
+                if !kept.iter().any(|id| found.file_name() == id.to_string().as_str()) {
+                    std::fs::remove_file(found.path())?;
+                }
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        if let Err(error) = keeping.await? {
+            tracing::warn!(%error, "sealed files could not be kept: they will be fetched");
+        }
+        let previous = Previous {
+            head,
+            keyring,
+            base: made.base,
+            current: made.current,
+            hints: made.hints,
+            needs: made.needs,
+        };
+        let changes = super::previous::hint_changes(&previous, old.as_ref());
+        self.note_hints(&previous.head, changes, old.is_none()).await;
+        Ok(previous)
+    }
+
+    /// Writes what changed of the hints, with the head they now belong to.
+    async fn note_hints(&self, head: &Head, changes: Vec<(ItemKey, Option<Hint>)>, reset: bool) {
+        let head = (head.sequence, head.manifest);
+        let hints = self.engine.hints.clone();
+        let noted = self.engine.env.blocking("note hints", move || {
+            if reset {
+                hints.reset()?;
+            }
+            hints.note(head, changes.iter().map(|(key, hint)| (key, *hint)))
+        });
+        match noted.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the cache could not be written"),
+            Err(error) => tracing::warn!(%error, "the cache could not be written"),
+        }
+    }
+}
