@@ -153,9 +153,25 @@ impl Rows {
     }
 }
 
+/// "1 item", "2 items": a number with its noun.
+#[must_use]
+pub fn count(number: impl Into<u64>, noun: &str) -> String {
+    match number.into() {
+        1 => format!("1 {noun}"),
+        number => format!("{number} {noun}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_agree_with_their_nouns() {
+        assert_eq!(count(0_u64, "item"), "0 items");
+        assert_eq!(count(1_u64, "item"), "1 item");
+        assert_eq!(count(2_u32, "finding"), "2 findings");
+    }
 
     #[test]
     fn tables_are_plain_lines() {

@@ -71,8 +71,8 @@ impl Tree {
 
     /// How many files, directories and links it has, its root included.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    pub fn len(&self) -> u64 {
+        self.entries.len() as u64
     }
 
     /// Whether it has nothing but its root.

@@ -23,7 +23,7 @@ const BYTES: u64 = 72 << 20;
 /// The smallest upload that counts.
 const UPLOAD_BYTES_MIN: u64 = 64 << 20;
 /// Slow enough that the kill falls into the upload, on the fastest machine.
-const RATE: &str = "24MiB";
+const RATE: &str = "12MiB";
 /// The first byte: reading and sealing come before it.
 const FIRST_BYTE_DEADLINE: Duration = Duration::from_secs(300);
 /// An acknowledged point is applied by every coordinator that runs.

@@ -8,6 +8,7 @@ use super::compare::Tree;
 use super::steps::{OpenWith, Point};
 use super::story::Story;
 use crate::error::Result;
+use crate::output::count;
 
 impl Story<'_> {
     /// Destroys the cluster: its source, its agent, its keys.
@@ -33,10 +34,10 @@ impl Story<'_> {
         let selection = [OsStr::new("--point"), OsStr::new(&point.name)];
         self.restore(&selection, &to, OpenWith::RecoveryKey, expected).await?;
         self.narrator.say(&format!(
-            "{} came back from the recovery key alone, through the coordinators: {} items, equal \
+            "{} came back from the recovery key alone, through the coordinators: {}, equal \
              byte for byte",
             point.name,
-            expected.len()
+            count(expected.len(), "item")
         ))
     }
 

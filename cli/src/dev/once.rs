@@ -14,11 +14,12 @@ use super::copy;
 use super::steps::{OpenWith, Point, require_equal};
 use super::story::Story;
 use crate::error::{CliError, Result};
+use crate::output::count;
 
 /// Files that are treated as keys: enough that real manifests have some.
 const KEYS: [&str; 3] = ["**/*[Ss]ecret*", "**/*.key", "**/*unseal*"];
 /// From this many items on, one changed file must make a delta, not a full manifest.
-const DELTA_ITEMS: usize = 16;
+const DELTA_ITEMS: u64 = 16;
 
 /// What to do the story on.
 #[derive(Debug)]
@@ -122,12 +123,12 @@ impl Story<'_> {
         require_equal(&original, &self.state.path("source"))?;
         let skipped = match original.skipped() {
             0 => String::new(),
-            count => format!("; {count} sockets, pipes or devices are no part of a backup"),
+            skipped => format!("; {skipped} of sockets, pipes or devices are no part of a backup"),
         };
         self.narrator.say(&format!(
-            "the source, {} items of {}, is copied for the story; the original is only \
+            "the source, {} of {}, is copied for the story; the original is only \
              read{skipped}",
-            original.len(),
+            count(original.len(), "item"),
             ByteCount::new(original.bytes())
         ))?;
         Ok(original)
@@ -138,9 +139,9 @@ impl Story<'_> {
         self.narrator.begin("the first backup");
         let point = self.backup().await?;
         self.narrator.say(&format!(
-            "configuration and keys of {} items are backed up together as {} ({}, {} sealed), on \
+            "configuration and keys of {} are backed up together as {} ({}, {} sealed), on \
              the disks of a majority",
-            source.len(),
+            count(source.len(), "item"),
             point.name,
             point.form,
             ByteCount::new(point.added_bytes)
@@ -204,9 +205,9 @@ impl Story<'_> {
         let selection = [OsStr::new("--point"), OsStr::new(&newest.name)];
         self.restore(&selection, &to, OpenWith::Kek, latest).await?;
         self.narrator.say(&format!(
-            "{} is restored and equals what was last backed up, {} items of {}",
+            "{} is restored and equals what was last backed up, {} of {}",
             newest.name,
-            latest.len(),
+            count(latest.len(), "item"),
             ByteCount::new(latest.bytes())
         ))
     }

@@ -12,6 +12,7 @@ use super::steps::{OpenWith, Point};
 use super::story::Story;
 use super::{configs, copy, examples};
 use crate::error::{CliError, Result};
+use crate::output::count;
 use crate::verbs::key::RECOVERY_KEY;
 use proto_types::Code;
 
@@ -47,9 +48,9 @@ impl Story<'_> {
         examples::write(&source)?;
         let tree = Tree::read(&source)?;
         self.narrator.say(&format!(
-            "the workload cluster is the example of deploy/examples: {} items, a NeuVector export \
+            "the workload cluster is the example of deploy/examples: {}, a NeuVector export \
              with its store Secret, Vault's unseal keys, Secrets, ConfigMaps, CRDs",
-            tree.len()
+            count(tree.len(), "item")
         ))?;
         let name = self.next_cluster_name("harbour")?;
         self.enrol(&name, &examples::KEYS).await?;

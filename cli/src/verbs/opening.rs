@@ -11,7 +11,7 @@ use agent::{OpenedPoint, Opener};
 use bundle::{Freshness, Origin};
 use clap::Args;
 use proto::v1::ReadPurpose;
-use proto_types::PointName;
+use proto_types::{PointName, Sequence};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -75,6 +75,8 @@ pub(crate) struct Found {
     pub(crate) store: SharedStore,
     /// Pins; of nothing, where there is no operator's directory.
     pub(crate) heads: KnownHeads,
+    /// Whether it is an exported file, for which no coordinator is asked.
+    from_file: bool,
 }
 
 /// Finds a point in the fleet.
@@ -87,7 +89,7 @@ pub(crate) async fn in_fleet(
     let (operator, client) = operator::connect(context)?;
     let heads = KnownHeads::load(&operator.pins)?;
     let store = FleetPointStore::open(client, cluster, selector, purpose).await?;
-    Ok(Found { store: Arc::new(store), heads })
+    Ok(Found { store: Arc::new(store), heads, from_file: false })
 }
 
 /// Opens an exported file. No coordinator is asked; pins are used where the operator has some.
@@ -99,7 +101,7 @@ pub(crate) async fn in_file(context: &Context, file: &std::path::Path) -> Result
         None => KnownHeads::nothing(),
     };
     let store = ExportPointStore::open(file, &context.env).await?;
-    Ok(Found { store: Arc::new(store), heads })
+    Ok(Found { store: Arc::new(store), heads, from_file: true })
 }
 
 impl Found {
@@ -107,11 +109,12 @@ impl Found {
     pub(crate) async fn open(mut self, opener: &Opener, context: &Context) -> Result<OpenedPoint> {
         let opened =
             OpenedPoint::open(self.store.clone(), opener, &mut self.heads, &context.env).await;
-        if opened.is_err() {
-            self.store.end().await;
-        }
         let opened = opened?;
-        self.heads.save()?;
+        match self.heads.save() {
+            // A restore does not wait for a disk that this machine's notes are on.
+            Err(error) if self.from_file => context.screen.note(&format!("warning: {error}")),
+            saved => saved?,
+        }
         Ok(opened)
     }
 }
@@ -125,6 +128,11 @@ pub(crate) struct TrustView {
     signer: String,
     /// `proven`, `unproven`, or none when not the newest point was asked for.
     freshness: Option<&'static str>,
+    /// The newest point seen from here, when it is newer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newer_seen: Option<u64>,
+    /// Whether it is what a restore overwrote, and no recovery point.
+    safety_file: bool,
 }
 
 impl TrustView {
@@ -139,11 +147,18 @@ impl TrustView {
                 Freshness::Proven => "proven",
                 Freshness::Unproven => "unproven",
             }),
+            newer_seen: opened.newer_seen().map(Sequence::get),
+            safety_file: opened.is_safety_file(),
         }
     }
 
     /// Tells people what is not proven; programs read it in the answer.
     pub(crate) fn warn(&self, screen: &Screen) {
+        if self.safety_file {
+            screen.note("this is a safety file, what a restore overwrote, not a recovery point");
+        } else if let Some(newest) = self.newer_seen {
+            screen.note(&format!("older than the newest seen here (@{newest})"));
+        }
         if self.origin == "unproven" {
             screen.note(&format!(
                 "origin: unproven. No signing key of this cluster is pinned here; compare the \
@@ -153,8 +168,8 @@ impl TrustView {
         }
         if self.freshness == Some("unproven") {
             screen.note(
-                "freshness: unproven. No point of this cluster was seen from here before, so an \
-                 older one could be offered as the newest",
+                "freshness: unproven. From here no point was seen that could show it: an older one \
+                 could be offered in place of a newer one",
             );
         }
     }

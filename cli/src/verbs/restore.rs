@@ -18,6 +18,7 @@ use super::backup::plain;
 use super::opening::{Found, KeyArgs, TrustView, in_file, in_fleet};
 use crate::context::Context;
 use crate::error::{CliError, Result};
+use crate::output::count;
 use crate::{progress, when};
 
 /// A plan's lines are printed up to this many; `--dry-run` prints all.
@@ -210,12 +211,12 @@ fn describe_point(opened: &OpenedPoint, context: &Context) -> String {
     let info = opened.info();
     let zone = context.now.time_zone();
     format!(
-        "point {}@{}, committed {} ({} ago), {} items\n",
+        "point {}@{}, committed {} ({} ago), {}\n",
         info.cluster_name,
         info.sequence,
         when::local(info.committed_ms, zone),
         when::age(info.committed_ms, LogTime::max(context.log_now(), info.committed_ms)),
-        info.items
+        count(info.items, "item")
     )
 }
 
@@ -293,11 +294,11 @@ impl RestoreView<'_> {
             ));
         }
         text.push_str(&format!(
-            "restored {} to {}: {} written, {} items compared, all equal\n",
+            "restored {} to {}: {} written, {} compared, all equal\n",
             self.point,
             self.to.display(),
             ByteCount::new(report.bytes_written),
-            report.compared
+            count(report.compared, "item")
         ));
         if !report.owners {
             text.push_str("owners were left as they are: only root may set them\n");

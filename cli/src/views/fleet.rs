@@ -8,7 +8,7 @@ use proto_types::{KeyFingerprint, LogTime};
 use serde::Serialize;
 
 use super::{PointView, id, size, time};
-use crate::output::Rows;
+use crate::output::{Rows, count};
 use crate::when;
 
 /// A workload cluster.
@@ -365,7 +365,7 @@ impl StatusView {
         if self.findings.is_empty() {
             return "no findings\n".to_owned();
         }
-        let mut text = format!("{} findings\n", self.findings.len());
+        let mut text = format!("{}\n", count(self.findings.len() as u64, "finding"));
         for finding in &self.findings {
             let of = match (&finding.cluster, finding.node_id) {
                 (Some(cluster), _) => format!("cluster {cluster}"),

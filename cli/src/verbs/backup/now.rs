@@ -11,6 +11,7 @@ use proto_types::{ByteCount, Code};
 
 use crate::context::Context;
 use crate::error::{CliError, Result};
+use crate::output::count;
 use crate::size;
 use crate::views::PointView;
 
@@ -70,9 +71,9 @@ pub(super) async fn run(arguments: NowArgs, context: &Context) -> Result<()> {
             form => format!("{form}, {} sealed added", ByteCount::new(view.added_bytes)),
         };
         format!(
-            "{} committed: {} items, {}, {what}, {}\n",
+            "{} committed: {}, {}, {what}, {}\n",
             view.point,
-            view.items,
+            count(view.items, "item"),
             ByteCount::new(view.logical_bytes),
             view.proof()
         )
