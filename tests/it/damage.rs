@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use proto_types::Code;
+use tests::cli::Problems;
 use tests::sealed::Content;
 use tests::{Cli, Fleet, RawCluster, Settings};
 
@@ -55,11 +56,11 @@ fn copy_tree(from: &Path, to: &Path) {
 }
 
 /// What a start of node 3 says that must fail.
-async fn refused(fleet: &Fleet, what: &str, code: Code, parts: &[&str]) {
+async fn refused(fleet: &Fleet, problems: &mut Problems, what: &str, code: Code, parts: &[&str]) {
     let mut command = fleet.node(3).command();
     command.args(["--output", "json"]);
     let done = Cli::finish(command).await;
-    done.assert_refused(what, code, parts);
+    problems.note(done.check_refused(what, code, parts));
 }
 
 #[tokio::test]
@@ -80,6 +81,7 @@ async fn bad_input_damaged_log_state_or_identity_refuses_to_start_and_names_the_
     let kept = Kept::of(&data);
     let log = data.join("log");
     let rejoin = "rejoin as a new node";
+    let mut problems = Problems::default();
 
     // A byte of the log that was acknowledged.
     let segment = files(&log, ".wal").into_iter().chain(files(&log, ".log")).next_back();
@@ -88,28 +90,37 @@ async fn bad_input_damaged_log_state_or_identity_refuses_to_start_and_names_the_
     });
     flip(&segment);
     let shown = segment.display().to_string();
-    refused(&fleet, "a damaged log", Code::Damaged, &[&shown, "damaged at byte", rejoin]).await;
+    refused(
+        &fleet,
+        &mut problems,
+        "a damaged log",
+        Code::Damaged,
+        &[&shown, "damaged at byte", rejoin],
+    )
+    .await;
     kept.put_back();
 
     // Cut short: what was acknowledged is gone.
     let used = std::fs::read(&segment).expect("read");
     let end = used.iter().rposition(|byte| *byte != 0).expect("used");
     std::fs::write(&segment, &used[..end / 2]).expect("written");
-    refused(&fleet, "a log cut short", Code::Damaged, &[&shown, rejoin]).await;
+    refused(&fleet, &mut problems, "a log cut short", Code::Damaged, &[&shown, rejoin]).await;
     kept.put_back();
 
     // Gone: the segment, the marker, the whole log.
     std::fs::remove_file(&segment).expect("removed");
-    refused(&fleet, "a segment gone", Code::Damaged, &[&shown, "missing", rejoin]).await;
+    refused(&fleet, &mut problems, "a segment gone", Code::Damaged, &[&shown, "missing", rejoin])
+        .await;
     kept.put_back();
     let marker = log.join("MARKER");
     std::fs::remove_file(&marker).expect("removed");
     let shown = marker.display().to_string();
-    refused(&fleet, "the marker gone", Code::Damaged, &[&shown, "missing", rejoin]).await;
+    refused(&fleet, &mut problems, "the marker gone", Code::Damaged, &[&shown, "missing", rejoin])
+        .await;
     kept.put_back();
     std::fs::remove_dir_all(&log).expect("removed");
     let shown = log.display().to_string();
-    refused(&fleet, "the log gone", Code::Damaged, &[&shown, rejoin]).await;
+    refused(&fleet, &mut problems, "the log gone", Code::Damaged, &[&shown, rejoin]).await;
     assert!(!log.exists(), "nothing was begun anew");
     kept.put_back();
 
@@ -118,26 +129,27 @@ async fn bad_input_damaged_log_state_or_identity_refuses_to_start_and_names_the_
         flip(&snapshot);
     }
     let shown = snapshots.display().to_string();
-    refused(&fleet, "damaged state", Code::Damaged, &[&shown, "damaged", rejoin]).await;
+    refused(&fleet, &mut problems, "damaged state", Code::Damaged, &[&shown, "damaged", rejoin])
+        .await;
     kept.put_back();
     std::fs::remove_dir_all(&snapshots).expect("removed");
-    refused(&fleet, "state gone", Code::Damaged, &[&shown, rejoin]).await;
+    refused(&fleet, &mut problems, "state gone", Code::Damaged, &[&shown, rejoin]).await;
     kept.put_back();
 
     // Whose directory it is: unreadable, gone, somebody else's.
     let home = data.join("HOME");
     std::fs::write(&home, b"strongroom coordinator data directory\nversion 1\nnode").expect("");
     let shown = home.display().to_string();
-    refused(&fleet, "a damaged identity", Code::Damaged, &[&shown, rejoin]).await;
+    refused(&fleet, &mut problems, "a damaged identity", Code::Damaged, &[&shown, rejoin]).await;
     kept.put_back();
     std::fs::remove_file(&home).expect("removed");
     let shown = data.display().to_string();
-    refused(&fleet, "identity gone", Code::Damaged, &[&shown, "HOME", rejoin]).await;
+    refused(&fleet, &mut problems, "identity gone", Code::Damaged, &[&shown, "HOME", rejoin]).await;
     kept.put_back();
     std::fs::remove_dir_all(&data).expect("removed");
     copy_tree(fleet.node(2).data(), &data);
     let parts = [&shown[..], "belongs to node 2", "coordinator is node 3"];
-    refused(&fleet, "another node's data", Code::InvalidConfig, &parts).await;
+    refused(&fleet, &mut problems, "another node's data", Code::InvalidConfig, &parts).await;
     kept.put_back();
 
     // The ledger is only a ledger: gone or garbage, it is made anew from the bundles.
@@ -154,6 +166,7 @@ async fn bad_input_damaged_log_state_or_identity_refuses_to_start_and_names_the_
     let bundles: Vec<u64> = status.nodes.iter().map(|node| node.bundle_count).collect();
     assert_eq!(bundles, [48, 48, 48]);
     cluster.backup(&fleet.address(3), &[Content::file("a", b"and on")]).await;
+    problems.assert_none();
 }
 
 #[tokio::test]

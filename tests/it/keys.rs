@@ -95,7 +95,7 @@ async fn invariant_b4_e1_k3_a_commit_lacking_keys_or_late_or_signed_by_a_strange
         "a key bundle without the key",
         refused,
         Code::KeyBundleIncomplete,
-        &["lacks 2 keys", "seal a key bundle with all keys"],
+        &["lacks 1 key", "seal a key bundle with all keys"],
     );
 
     // K3: everything is in order, but a stranger signed.

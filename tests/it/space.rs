@@ -52,7 +52,7 @@ async fn bad_input_no_space_under_the_bundles_is_refused_and_over_by_itself() {
 
     // Through another node the backup goes on: a majority has room.
     for sealed in files.all() {
-        let holders = cluster.upload(&fleet.address(1), &lease, sealed).await.expect("taken");
+        let holders = cluster.upload_patiently(&fleet.address(1), &lease, sealed).await;
         assert_eq!(holders, [1, 2]);
     }
     let request = cluster.commit_request(&lease, cluster.changed(&files));

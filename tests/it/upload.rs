@@ -9,7 +9,7 @@ use tests::client::assert_refused;
 use tests::fleet::NODES;
 use tests::sealed::{Content, Sealed};
 use tests::wait::until_so;
-use tests::{Answer, Fleet, RawCluster, Settings, until};
+use tests::{Answer, Fleet, RawCluster, Settings};
 
 use crate::restart::{bundles_of, noise};
 
@@ -104,15 +104,7 @@ async fn repeated(fleet: &Fleet, cluster: &RawCluster) {
     let sealed = cluster.seal(&[Content::file("b", &noise(30_000, 12))]).config;
     let lease = cluster.open_upload(&fleet.address(1)).await.expect("a lease");
     for node in [1, 1, 2] {
-        let holders = until("the upload is acknowledged", async || {
-            match cluster.upload(&fleet.address(node), &lease, &sealed).await {
-                Ok(holders) => Some(holders),
-                // Its copy from the first time is just arriving there.
-                Err(error) if error.code() == Code::Busy => None,
-                Err(error) => panic!("refused: {}: {error}", error.code()),
-            }
-        })
-        .await;
+        let holders = cluster.upload_patiently(&fleet.address(node), &lease, &sealed).await;
         assert!(holders.contains(&node) && holders.len() >= 2, "{holders:?}");
     }
     end(fleet, cluster, &lease).await;

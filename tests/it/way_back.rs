@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use bundle::{Kek, RecoverySecret};
 use proto_types::Code;
 use proto_types::env::SystemRandom;
+use tests::cli::Problems;
 use tests::tree::{Tree, assert_same};
 use tests::{Agent, Cli, Fleet};
 
@@ -102,6 +103,7 @@ async fn wrong_keys(fleet: &Fleet, cli: &Cli, way: &str, from: &[&str; 2], kek: 
         ("a missing recovery key", "--recovery-key", &missing, Code::KeyMissing),
         ("a KEK as recovery key", "--recovery-key", kek, Code::WrongKey),
     ];
+    let mut problems = Problems::default();
     for (what, option, path, code) in rows {
         let what = format!("{what}, from {way}");
         let mut arguments = vec!["restore", "--to", text(out), option, text(path)];
@@ -109,9 +111,10 @@ async fn wrong_keys(fleet: &Fleet, cli: &Cli, way: &str, from: &[&str; 2], kek: 
         let done = cli.run(&arguments).await;
         // What is wrong with the file names the file; a key that is whole but another says so.
         let parts: &[&str] = if code == Code::WrongKey { &["key"] } else { &["key", text(path)] };
-        done.assert_refused(&what, code, parts);
+        problems.note(done.check_refused(&what, code, parts));
         assert_untouched(&what, out);
     }
+    problems.assert_none();
 }
 
 async fn no_such_point(cli: &Cli, kek: &Path, out: &Path) {
@@ -128,15 +131,17 @@ async fn no_such_point(cli: &Cli, kek: &Path, out: &Path) {
             "nothing matches",
             &["--cluster", "harbour", "--include", "no/such/*"],
             Code::NothingMatches,
-            "include",
+            "patterns",
         ),
     ];
+    let mut problems = Problems::default();
     for (what, which, code, part) in rows {
         let mut arguments = vec!["restore", "--to", text(out), "--kek", text(kek)];
         arguments.extend(which);
-        cli.run(&arguments).await.assert_refused(what, code, &[part]);
+        problems.note(cli.run(&arguments).await.check_refused(what, code, &[part]));
         assert_untouched(what, out);
     }
+    problems.assert_none();
 }
 
 /// Cut at the beginning, at block boundaries, inside, and just before the end; and a bit flipped.

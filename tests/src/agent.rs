@@ -127,16 +127,20 @@ impl Agent {
         self.process.take().expect("the agent runs").kill();
     }
 
-    /// Asks it for a backup and waits for the acknowledgement; the point's number.
+    /// Asks it for a backup and waits for the acknowledgement; the point's number. An agent that
+    /// was started a moment ago is still opening its session.
     ///
     /// # Panics
     /// When the backup fails.
     pub async fn backup(&self) -> u64 {
-        let done = self.try_backup().await.success().json();
-        done["sequence"]
-            .as_u64()
-            .or_else(|| done["point"]["sequence"].as_u64())
-            .unwrap_or_else(|| panic!("no sequence in {done}"))
+        let done = until("the agent takes a backup", async || {
+            let done = self.try_backup().await;
+            let is_busy = done.exit != 0 && done.error().0 == "BUSY";
+            (!is_busy).then_some(done)
+        })
+        .await;
+        let point = done.success().json();
+        point["sequence"].as_u64().unwrap_or_else(|| panic!("no sequence in {point}"))
     }
 
     /// The same, however it ends.

@@ -159,12 +159,54 @@ impl Done {
     /// When it is not so.
     #[track_caller]
     pub fn assert_refused(&self, what: &str, code: proto_types::Code, parts: &[&str]) {
-        assert_ne!(self.exit, 0, "{what}: was not refused: {}", self.stdout);
-        let (found, message) = self.error();
-        assert_eq!(found, code.as_str(), "{what}: {message}");
-        assert_eq!(self.exit, i32::from(code.exit_code()), "{what}: {message}");
-        for part in parts {
-            assert!(message.contains(part), "{what}: {part:?} is not in {message:?}");
+        if let Err(problem) = self.check_refused(what, code, parts) {
+            panic!("{problem}");
         }
+    }
+
+    /// The same for a row of a table, whose other rows should be looked at too.
+    ///
+    /// # Errors
+    /// In words what is not so.
+    ///
+    /// # Panics
+    /// When it failed without a JSON error.
+    #[track_caller]
+    pub fn check_refused(
+        &self,
+        what: &str,
+        code: proto_types::Code,
+        parts: &[&str],
+    ) -> Result<(), String> {
+        if self.exit == 0 {
+            return Err(format!("{what}: was not refused: {}", self.stdout));
+        }
+        let (found, message) = self.error();
+        if found != code.as_str() || self.exit != i32::from(code.exit_code()) {
+            return Err(format!("{what}: {found}, exit {}, not {code}: {message}", self.exit));
+        }
+        match parts.iter().find(|part| !message.contains(**part)) {
+            Some(part) => Err(format!("{what}: {part:?} is not in {message:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is wrong in the rows of a table; asserted to be nothing at its end.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<String>);
+
+impl Problems {
+    /// Takes the outcome of a row.
+    pub fn note(&mut self, row: Result<(), String>) {
+        self.0.extend(row.err());
+    }
+    /// Asserts that every row was as it should be.
+    ///
+    /// # Panics
+    /// When one was not; names all.
+    #[track_caller]
+    pub fn assert_none(&self) {
+        assert!(self.0.is_empty(), "{} rows are wrong:\n{}", self.0.len(), self.0.join("\n"));
     }
 }

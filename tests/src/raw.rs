@@ -245,6 +245,26 @@ impl RawCluster {
         Ok(sending.finish().await?.holders)
     }
 
+    /// The same where it must succeed; a copy that is arriving there at this moment is waited for.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn upload_patiently(
+        &self,
+        address: &str,
+        lease: &Lease,
+        sealed: &Sealed,
+    ) -> Vec<u64> {
+        crate::wait::until("the upload is acknowledged", async || {
+            match self.upload(address, lease, sealed).await {
+                Ok(holders) => Some(holders),
+                Err(error) if error.code() == proto_types::Code::Busy => None,
+                Err(error) => panic!("refused: {}: {error}", error.code()),
+            }
+        })
+        .await
+    }
+
     /// What commits these files, each of which `holders` have, in place of all of the parent's.
     #[must_use]
     pub fn changed(&self, files: &PointFiles) -> v1::ChangedPoint {
