@@ -203,7 +203,7 @@ impl RaftNode {
         mut request: Request,
     ) -> Result<(Outcome, LogIndex), ApiError> {
         request.time = self.env.clock.now();
-        let command = CommandBytes::new(codec::encode_request(&request));
+        let command = CommandBytes::new(entry_of(&request)?);
         let limit = self.timing.leader_patience();
         let written = match tokio::time::timeout(limit, self.raft.client_write(command)).await {
             Ok(written) => written,
@@ -361,6 +361,32 @@ impl RaftNode {
     }
 }
 
+/// Bytes of the largest log entry: no command that `apply` accepts comes near.
+const ENTRY_BYTES_MAX: usize = 16 << 10;
+
+/// The bytes of a log entry. What is in the log is there for every node and for ever, and one that
+/// cannot be read stops them all: so a request too large, or one that does not read back, is
+/// refused before.
+fn entry_of(request: &Request) -> Result<Vec<u8>, ApiError> {
+    let bytes = codec::encode_request(request);
+    if bytes.len() > ENTRY_BYTES_MAX {
+        return Err(ApiError::new(
+            Code::TooLarge,
+            format!(
+                "the request has {} bytes, a log entry at most {ENTRY_BYTES_MAX}: send less at once",
+                bytes.len()
+            ),
+        ));
+    }
+    match codec::decode_request(&bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(ApiError::new(
+            Code::InvalidArgument,
+            format!("the request cannot be written to the log: {error}"),
+        )),
+    }
+}
+
 enum Leader {
     This,
     Peer(Box<crate::peers::Peer>),
@@ -403,4 +429,30 @@ fn stopped(reason: &str) -> ApiError {
 
 fn internal(reason: &str) -> ApiError {
     ApiError::new(Code::Internal, reason.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use coordinator_core::{Command, FindingKey, RaiseFinding, Scope, Severity};
+    use proto_types::LogTime;
+
+    use super::*;
+
+    fn finding(text: String) -> Request {
+        let key = FindingKey { scope: Scope::Fleet, kind: "k".into(), subject: "s".into() };
+        let command = Command::RaiseFinding(RaiseFinding {
+            key,
+            severity: Severity::Info,
+            message: text,
+            remedy: String::new(),
+        });
+        Request { session: None, time: LogTime::ZERO, command }
+    }
+
+    #[test]
+    fn a_request_too_large_for_the_log_never_gets_there() {
+        assert!(entry_of(&finding("x".repeat(1024))).is_ok());
+        let error = entry_of(&finding("x".repeat(3 << 20))).unwrap_err();
+        assert_eq!(error.code(), Code::TooLarge);
+    }
 }
