@@ -30,6 +30,10 @@ pub type RunError = ApiError;
 
 /// How long open requests may take to finish once the coordinator is asked to end.
 const DRAIN: Duration = Duration::from_secs(5);
+/// For the TLS handshake: who connects and says nothing holds no socket for longer.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Requests of one connection at one time. A proxy of many agents opens more connections.
+const STREAMS_PER_CONNECTION: u32 = 256;
 
 /// Runs a coordinator until `shutdown` is cancelled.
 ///
@@ -101,7 +105,8 @@ pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Resul
         raft.hand_over().await;
     }
     stop_serving.cancel();
-    if tokio::time::timeout(DRAIN, &mut serving_ended).await.is_err() {
+    // After a durable path failed nothing more is promised: open requests are cut off at once.
+    if outcome.is_ok() && tokio::time::timeout(DRAIN, serving_ended).await.is_err() {
         tracing::info!("open requests did not end in time and are cut off");
     }
     raft.shutdown().await;
@@ -123,7 +128,7 @@ async fn router(
         .build_v1()
         .map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
     let server = Server::builder()
-        .tls_config(tls.server())
+        .tls_config(tls.server().timeout(HANDSHAKE))
         .map_err(|error| {
             ApiError::new(
                 Code::InvalidConfig,
@@ -137,6 +142,7 @@ async fn router(
         })?
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
+        .max_concurrent_streams(Some(STREAMS_PER_CONNECTION))
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .add_service(health_service)
