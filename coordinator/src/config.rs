@@ -219,6 +219,7 @@ impl Config {
         });
         check_members(&file, &mut problems);
         check_raft(&file.raft, &mut problems);
+        check_limits(&file, &mut problems);
         if file.limits.request_bytes_max < (2 << 20) {
             problems.push(
                 "limits.request_bytes_max: less than 2 MiB leaves no room for a 1 MiB piece of a \
@@ -282,6 +283,34 @@ fn check_members(file: &File, problems: &mut Vec<String>) {
     }
 }
 
+fn check_limits(file: &File, problems: &mut Vec<String>) {
+    if !(1..=UPLOADS_MAX).contains(&file.limits.uploads_max) {
+        problems.push(format!(
+            "limits.uploads_max: {} is not between 1 and {UPLOADS_MAX}",
+            file.limits.uploads_max
+        ));
+    }
+    if file.scrub.interval_hours > SCRUB_HOURS_MAX {
+        problems.push(format!(
+            "scrub.interval_hours: {} is more than {SCRUB_HOURS_MAX}, a year; lower it",
+            file.scrub.interval_hours
+        ));
+    }
+    // Otherwise the leader could never create the fleet, and every request would wait for it.
+    if let Err(error) = proto_types::check_cluster_name(&file.fleet.name) {
+        problems.push(format!("fleet.name: {error}"));
+    }
+}
+
+/// Each holds a thread that may block, of which there are 512.
+const UPLOADS_MAX: usize = 128;
+/// A year.
+const SCRUB_HOURS_MAX: u64 = 366 * 24;
+/// A minute: whoever waits longer for a leader has another problem.
+const ELECTION_MS_MAX: u64 = 60_000;
+/// Log entries between two snapshots at most: some hundred megabytes of log.
+const SNAPSHOT_ENTRIES_MAX: u64 = 10_000_000;
+
 fn check_raft(raft: &RaftConfig, problems: &mut Vec<String>) {
     if raft.heartbeat_ms == 0
         || raft.heartbeat_ms * 2 > raft.election_timeout_min_ms
@@ -293,8 +322,17 @@ fn check_raft(raft: &RaftConfig, problems: &mut Vec<String>) {
             raft.heartbeat_ms, raft.election_timeout_min_ms, raft.election_timeout_max_ms
         ));
     }
-    if raft.snapshot_every_entries == 0 {
-        problems.push("raft.snapshot_every_entries: must be larger than 0".to_owned());
+    if raft.election_timeout_max_ms > ELECTION_MS_MAX {
+        problems.push(format!(
+            "raft.election_timeout_max_ms: {} is more than {ELECTION_MS_MAX}; lower it",
+            raft.election_timeout_max_ms
+        ));
+    }
+    if !(1..=SNAPSHOT_ENTRIES_MAX).contains(&raft.snapshot_every_entries) {
+        problems.push(format!(
+            "raft.snapshot_every_entries: {} is not between 1 and {SNAPSHOT_ENTRIES_MAX}",
+            raft.snapshot_every_entries
+        ));
     }
 }
 

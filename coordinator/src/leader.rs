@@ -31,7 +31,13 @@ pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
         if status.is_leader
             && let Err(error) = round(config, env, raft).await
         {
-            tracing::debug!(%error, "a leader's round is not complete; the next one follows");
+            // What time does not heal, somebody must hear of; and not ten times a second.
+            if error.is_retryable() {
+                tracing::debug!(%error, "a leader's round is not complete; the next one follows");
+            } else {
+                tracing::warn!(%error, "a leader's round failed; the next one follows");
+                tokio::time::sleep(ROUND).await;
+            }
         }
         tokio::time::sleep(if raft.local().state.fleet().is_none() { ROUND / 20 } else { ROUND })
             .await;
