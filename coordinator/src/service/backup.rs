@@ -118,7 +118,7 @@ impl BackupService {
         let Some(v1::upload_bundle_request::Part::Begin(begin)) = first else {
             return Err(convert::invalid("an upload begins with the message `begin`"));
         };
-        let upload = Upload {
+        let mut upload = Upload {
             lease: convert::lease_id(&begin.lease_id, "lease_id")?,
             lease_index: proto_types::LogIndex::new(begin.lease_log_index),
             bundle: convert::bundle_id(&begin.bundle_id, "bundle_id")?,
@@ -127,7 +127,8 @@ impl BackupService {
         };
         self.0.check_size(upload.bytes)?;
         self.0.raft.applied(upload.lease_index).await?;
-        live_lease(&self.0, cluster, upload.lease)?;
+        // Ours and not the agent's word: the peers wait for this index before they acknowledge.
+        upload.lease_index = live_lease(&self.0, cluster, upload.lease)?.index;
         let _slot = self.0.upload_slot()?;
         let pieces = futures::stream::unfold(stream, |mut stream| async move {
             let piece = match stream.message().await {
