@@ -281,3 +281,44 @@ async fn backup_tells_what_it_could_not_keep_and_takes_it_back() {
     story.backup().await;
     assert!(!story.fleet.take_calls().contains_key("report_findings"));
 }
+
+/// The system's clock, some days ahead.
+struct Ahead(u64);
+
+impl proto_types::env::Clock for Ahead {
+    fn now(&self) -> proto_types::LogTime {
+        let days = 24 * 60 * 60 * 1000;
+        proto_types::env::SystemClock.now().plus_millis(self.0 * days)
+    }
+    fn elapsed_millis(&self) -> u64 {
+        proto_types::env::SystemClock.elapsed_millis()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_b4_a_new_data_key_comes_with_a_key_bundle_that_holds_the_old_one() {
+    let mut story = Story::begin().await;
+    let source = story.source();
+    tree::rich(&source);
+    settle(&source);
+    let first = story.backup().await;
+    story.env.clock = std::sync::Arc::new(Ahead(31));
+    story.start_agent();
+    // Nothing new is sealed, so no new key is needed.
+    assert!(story.backup().await.unchanged);
+    tree::write(&source, "conf/new", b"sealed under the new key");
+    settle(&source);
+    let third = story.backup().await;
+    assert_ne!(third.key_bundle_id, first.key_bundle_id);
+    {
+        let state = story.fleet.lock();
+        let deks = |id: &[u8]| state.headers[id].header().dek_ids.len();
+        assert_eq!((deks(&first.key_bundle_id), deks(&third.key_bundle_id)), (1, 2));
+    }
+    for (sequence, name) in [(1, "old"), (3, "new")] {
+        let to = story.path(name);
+        story.restore(sequence, &to).await;
+        assert_eq!(to.join("conf/new").exists(), sequence == 3);
+    }
+    tree::assert_equal(&source, &story.path("new"));
+}
