@@ -13,5 +13,7 @@ mod raft;
 mod server;
 mod service;
 pub mod telemetry;
+mod wiped;
 
-pub use server::{RunError, run};
+pub use opening::Machine;
+pub use server::{RunError, run, run_on};

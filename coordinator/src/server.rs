@@ -20,10 +20,11 @@ use tonic::transport::Server;
 
 use crate::config::Config;
 use crate::keeper::{Keeper, keep_house};
+use crate::opening::Machine;
 use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
 use crate::service::{BackupService, CatalogService, FleetService, Parts, PeerService, Shared};
-use crate::{leader, opening, telemetry};
+use crate::{leader, opening, telemetry, wiped};
 
 /// Why a coordinator ended, other than because it was asked to.
 pub type RunError = ApiError;
@@ -41,10 +42,23 @@ const STREAMS_PER_CONNECTION: u32 = 256;
 /// When it cannot start (config, certificate, data directory, address), or when a durable path
 /// failed while it ran: then the node must not go on.
 pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Result<(), RunError> {
+    run_on(config, env, Machine::system(), shutdown).await
+}
+
+/// [`run`] on a disk that is handed in.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    config: Config,
+    env: Env,
+    machine: Machine,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let tls = load_tls(&config)?;
     let metrics = config.metrics_listen.as_deref().map(serve_metrics).transpose()?;
     let listener = env.net.listen(&config.listen).await.map_err(|e| bind(&config.listen, &e))?;
-    let opened = opening::open(&config, &env).await?;
+    let opened = opening::open(&config, &env, machine).await?;
 
     let peers = Peers::new(
         &env,
@@ -54,6 +68,9 @@ pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Resul
         &tls,
         Duration::from_millis(config.raft.election_timeout_min_ms),
     )?;
+    if opened.log.bounds().last.is_none() && opened.snapshots.newest().is_none() {
+        wiped::refuse(config.node_id, &peers).await?;
+    }
     let snapshots = opened.snapshots;
     let machine = StateMachine::new(env.clone(), snapshots.clone());
     let raft = RaftNode::start(&config, env.clone(), peers.clone(), opened.log, machine).await?;

@@ -166,6 +166,7 @@ impl Shared {
             bundle_count,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             leader: raft.is_leader,
+            knows_caller: false,
         })
     }
 

@@ -37,6 +37,12 @@ macro_rules! metric_names {
         /// All metrics of a coordinator.
         pub const METRICS: &[Metric] = &[
             $(Metric { name: $name, kind: MetricKind::$kind, help: $help },)*
+            // Recorded where it is measured, in the file layer.
+            Metric {
+                name: storage::disk::METRIC_SYNC_SECONDS,
+                kind: MetricKind::Histogram,
+                help: "Duration of fsync and fdatasync, by kind.",
+            },
         ];
     };
 }

@@ -212,12 +212,21 @@ impl Listener for TcpListener {
     }
 }
 
-/// The stream of connections that tonic serves. An error of one accept ends nothing: the peer may
-/// have gone before it was answered.
+/// The stream of connections that tonic serves. A failed accept ends nothing: the peer may have
+/// gone before it was answered, and a process out of file descriptors gets some back.
 pub fn incoming(
     listener: Box<dyn Listener>,
 ) -> impl futures::Stream<Item = io::Result<Connection>> + Send {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
     futures::stream::unfold(listener, |mut listener| async move {
-        Some((listener.accept().await, listener))
+        loop {
+            match listener.accept().await {
+                Ok(connection) => return Some((Ok(connection), listener)),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
     })
 }

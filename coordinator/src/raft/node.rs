@@ -142,7 +142,7 @@ impl RaftNode {
     /// A linearizable view: of a moment after this call began, confirmed by a quorum.
     pub(crate) async fn read(&self) -> Result<Published, ApiError> {
         let index = self
-            .through_leader("read", |leader| async move {
+            .through_leader("read", Code::Unavailable, |leader| async move {
                 match leader {
                     Leader::This => self.read_index().await,
                     Leader::Peer(mut peer) => {
@@ -176,7 +176,7 @@ impl RaftNode {
         let bytes = Bytes::from(codec::encode_request(&request));
         let request = &request;
         let (outcome, index) = self
-            .through_leader("write", |leader| {
+            .through_leader("write", Code::DeadlineExceeded, |leader| {
                 let bytes = bytes.clone();
                 async move {
                     match leader {
@@ -231,7 +231,12 @@ impl RaftNode {
 
     /// Runs one attempt after the other at whoever leads, until one succeeds, fails for good, or
     /// patience ends.
-    async fn through_leader<T, F, Fut>(&self, what: &str, attempt: F) -> Result<T, ApiError>
+    async fn through_leader<T, F, Fut>(
+        &self,
+        what: &str,
+        too_late: Code,
+        attempt: F,
+    ) -> Result<T, ApiError>
     where
         F: Fn(Leader) -> Fut,
         Fut: Future<Output = Result<T, ApiError>>,
@@ -258,7 +263,7 @@ impl RaftNode {
                     Ok(Ok(done)) => return Ok(done),
                     Ok(Err(error)) => error,
                     Err(_) => ApiError::new(
-                        Code::DeadlineExceeded,
+                        too_late,
                         format!("the leader did not answer the {what} in {patience:?}"),
                     ),
                 },

@@ -162,8 +162,11 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::GetNodeStatusRequest>,
     ) -> Result<Response<v1::GetNodeStatusResponse>, Status> {
-        self.check(&request)?;
-        Ok(Response::new(self.0.own_status().await?))
+        let caller = self.check(&request)?;
+        let mut status = self.0.own_status().await?;
+        let state = self.0.raft.local().state;
+        status.knows_caller = state.bundles().any(|(_, row)| row.holders.contains(&caller));
+        Ok(Response::new(status))
     }
 
     async fn store_bundle(

@@ -60,6 +60,11 @@ impl SnapshotStore {
         log: LogBounds,
     ) -> Result<(Self, Vec<DamagedSnapshot>), SnapshotError> {
         let dir = home.snapshots_dir();
+        let exists = home.disk().exists(&dir).map_err(SnapshotError::io("look for", &dir))?;
+        if !exists {
+            // Made together with the directory; whoever removed it removed the state.
+            return Err(SnapshotError::Unrecoverable { path: dir, source: None });
+        }
         let names = published(&**home.disk(), &dir)?;
         let next_number = names.last().map_or(1, |name| name.number + 1);
         let mut bad: Vec<(Name, SnapshotError)> = Vec::new();
