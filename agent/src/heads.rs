@@ -3,10 +3,12 @@
 //! is found out (invariant K3). A JSON file; the caller says where.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use proto_types::{BundleId, ClusterId, Code, FleetId, Sequence, SigningPublicKey};
+use proto_types::{BundleId, ClusterId, Code, FleetId, LogTime, Sequence, SigningPublicKey};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::home::io_code;
@@ -97,6 +99,9 @@ pub struct SeenHead {
     pub manifest: BundleId,
     /// The point that the manifest was sealed for: older than `sequence` when nothing changed.
     pub manifest_sequence: Sequence,
+    /// When it was committed, as the fleet said; not known of what earlier versions noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_ms: Option<LogTime>,
 }
 
 /// What is remembered of one cluster.
@@ -127,6 +132,8 @@ struct Stored {
 pub struct KnownHeads {
     path: Option<PathBuf>,
     clusters: BTreeMap<ClusterId, KnownCluster>,
+    /// Whether there is anything that the file does not have.
+    changed: bool,
 }
 
 impl KnownHeads {
@@ -141,7 +148,7 @@ impl KnownHeads {
     /// # Errors
     /// When it is damaged, newer, or cannot be read: never taken for an empty one.
     pub fn load(path: &Path) -> Result<Self, HeadsError> {
-        let mut heads = Self { path: Some(path.to_owned()), clusters: BTreeMap::new() };
+        let mut heads = Self { path: Some(path.to_owned()), ..Self::default() };
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(heads),
@@ -186,7 +193,8 @@ impl KnownHeads {
                 offered: key.fingerprint().to_string(),
             }),
             _ => {
-                known.signing_key = Some(key);
+                let changed = known.signing_key.replace(key).is_none();
+                self.changed |= changed;
                 Ok(())
             }
         }
@@ -223,28 +231,59 @@ impl KnownHeads {
             return false;
         }
         known.head = Some(seen);
+        self.changed = true;
         true
     }
 
-    /// Writes the file, if there is one: temporary file, fsync, rename.
+    /// Writes the file, if there is one and anything changed: under a lock, with what other
+    /// programs noted meanwhile, by temporary file, fsync and rename.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn save(&self) -> Result<(), HeadsError> {
-        let Some(path) = &self.path else { return Ok(()) };
+    /// When it cannot be written, or another program pinned another key meanwhile.
+    pub fn save(&mut self) -> Result<(), HeadsError> {
+        let Some(path) = self.path.clone().filter(|_| self.changed) else { return Ok(()) };
+        let io = |what| {
+            let path = path.clone();
+            move |source| HeadsError::Io { what, path, source }
+        };
+        let beside = |ending: &str| {
+            let mut name = path.clone().into_os_string();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        // Of the file itself a lock would not outlive the rename.
+        let lock = File::create(beside(".lock")).map_err(io("lock"))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|error| io("lock")(error.into()))?;
+        self.merge(Self::load(&path)?)?;
         let clusters =
             self.clusters.iter().map(|(id, known)| (id.to_string(), known.clone())).collect();
-        let io = |what| move |source| HeadsError::Io { what, path: path.clone(), source };
         let mut text = serde_json::to_vec_pretty(&Stored { version: VERSION, clusters })
             .map_err(|error| io("write")(error.into()))?;
         text.push(b'\n');
-        let mut partial = path.clone().into_os_string();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        std::fs::File::create(&partial)
+        let partial = beside(&format!(".{}.partial", std::process::id()));
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::create(&partial)
             .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .and_then(|()| std::fs::rename(&partial, path))
-            .map_err(io("write"))
+            .and_then(|()| std::fs::rename(&partial, &path))
+            .and_then(|()| File::open(directory.unwrap_or(Path::new(".")))?.sync_all())
+            .map_err(io("write"))?;
+        self.changed = false;
+        Ok(())
+    }
+
+    /// Takes in what the file has: nothing that was seen or pinned is lost.
+    fn merge(&mut self, stored: Self) -> Result<(), HeadsError> {
+        for (id, theirs) in stored.clusters {
+            if let Some(key) = theirs.signing_key {
+                self.pin(theirs.fleet, id, &theirs.name, key)?;
+            }
+            if let Some(head) = theirs.head {
+                self.observe(theirs.fleet, id, &theirs.name, head);
+            }
+            self.entry(theirs.fleet, id, &theirs.name);
+        }
+        Ok(())
     }
 
     fn entry(&mut self, fleet: FleetId, id: ClusterId, name: &str) -> &mut KnownCluster {
@@ -269,6 +308,7 @@ mod tests {
             sequence: Sequence::new(sequence),
             manifest: BundleId::from_bytes([3; 32]),
             manifest_sequence: Sequence::new(1),
+            committed_ms: Some(LogTime::from_millis(7)),
         }
     }
 
@@ -291,6 +331,27 @@ mod tests {
         assert!(again.check_name(FLEET, "prod", CLUSTER).is_ok());
         let swapped = again.check_name(FLEET, "prod", ClusterId::ZERO);
         assert_eq!(swapped.unwrap_err().code(), Code::WrongCluster);
+    }
+
+    #[test]
+    fn heads_of_two_programs_are_both_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("pins.json");
+        let (mut one, mut two) =
+            (KnownHeads::load(&path).unwrap(), KnownHeads::load(&path).unwrap());
+        two.save().unwrap();
+        assert!(!path.exists(), "nothing changed, so nothing is written");
+        one.pin(FLEET, CLUSTER, "prod", SigningPublicKey::from_bytes([9; 32])).unwrap();
+        one.observe(FLEET, CLUSTER, "prod", seen(5));
+        two.observe(FLEET, CLUSTER, "prod", seen(4));
+        two.observe(FLEET, ClusterId::from_bytes([7; 16]), "other", seen(1));
+        one.save().unwrap();
+        two.save().unwrap();
+        let again = KnownHeads::load(&path).unwrap();
+        let known = again.cluster(CLUSTER).unwrap();
+        assert_eq!(known.head, Some(seen(5)));
+        assert_eq!(known.signing_key, Some(SigningPublicKey::from_bytes([9; 32])));
+        assert!(again.cluster(ClusterId::from_bytes([7; 16])).is_some());
     }
 
     #[test]

@@ -16,7 +16,10 @@ use zeroize::Zeroizing;
 
 use crate::heads::{HeadsError, KnownHeads, SeenHead};
 use crate::home::{HomeError, load_kek, load_recovery_secret};
-use crate::point_store::{PointInfo, RangeRead, SharedStore, StoreError, read_all, read_small};
+use crate::point_store::{
+    Offered, PointInfo, RangeRead, SharedStore, StoreError, read_all, read_small,
+};
+use crate::restore::is_safety_manifest;
 
 /// Ranges that are fetched and opened at the same time.
 const RANGES_AT_ONCE: usize = 2;
@@ -135,6 +138,8 @@ pub struct OpenedPoint {
     signer: SigningPublicKey,
     origin: Origin,
     freshness: Option<Freshness>,
+    newer_seen: Option<Sequence>,
+    safety_file: bool,
 }
 
 impl OpenedPoint {
@@ -178,10 +183,22 @@ impl OpenedPoint {
 
         let opened = read_manifest(&store, info.manifest, &keys.keyring, &expect).await?;
         check_claims(&info, &opened)?;
+        // What is signed decides; what the file says of itself has to agree.
+        let safety_file = is_safety_manifest(&opened.manifest);
+        if safety_file != store.is_safety_file() {
+            let what = "a safety file and a recovery point are not the same";
+            return Err(PointError::Contradiction { what });
+        }
         let manifest_sequence = opened.manifest.sequence;
-        let offered =
-            SeenHead { sequence: info.sequence, manifest: info.manifest, manifest_sequence };
-        let freshness = check_head(seen, offered, store.offered_as_newest())?;
+        let offered = SeenHead {
+            sequence: info.sequence,
+            manifest: info.manifest,
+            manifest_sequence,
+            committed_ms: Some(info.committed_ms),
+        };
+        // A safety file has the number of the point that was restored, and never was a head.
+        let freshness =
+            if safety_file { None } else { check_head(seen, offered, store.offered_as())? };
         let base = opened.manifest.form.base();
         let manifest = if base.is_zero() {
             opened.manifest
@@ -192,14 +209,16 @@ impl OpenedPoint {
             })
             .await??
         };
-        if store.offered_as_newest() {
-            heads.observe(info.fleet, info.cluster, &info.cluster_name, offered);
-        }
         let origin = match (pinned, opener) {
             // Only who holds the KEK can have made a wrap that it opens.
             (Some(_), _) | (None, Opener::Kek(_)) => Origin::Proven,
             (None, Opener::Recovery(_)) => Origin::Unproven(signer.fingerprint()),
         };
+        // Anybody can seal to a public key: what is not proven may not become the measure.
+        if origin == Origin::Proven && store.offered_as() == Offered::Newest {
+            heads.observe(info.fleet, info.cluster, &info.cluster_name, offered);
+        }
+        let newer_seen = seen.map(|seen| seen.sequence).filter(|seen| *seen > info.sequence);
         Ok(Self {
             env: env.clone(),
             keyring: Arc::new(keys.keyring),
@@ -211,6 +230,8 @@ impl OpenedPoint {
             signer,
             origin,
             freshness,
+            newer_seen,
+            safety_file,
         })
     }
 
@@ -249,6 +270,16 @@ impl OpenedPoint {
     #[must_use]
     pub const fn freshness(&self) -> Option<Freshness> {
         self.freshness
+    }
+    /// The newest point seen from here, when it is newer than this one.
+    #[must_use]
+    pub const fn newer_seen(&self) -> Option<Sequence> {
+        self.newer_seen
+    }
+    /// Whether it is what a restore overwrote, and no recovery point.
+    #[must_use]
+    pub const fn is_safety_file(&self) -> bool {
+        self.safety_file
     }
     /// Where its bytes come from.
     #[must_use]
@@ -379,40 +410,56 @@ fn check_claims(info: &PointInfo, opened: &OpenedManifest) -> Result<(), PointEr
     if (!base.is_zero()).then_some(base) != info.base {
         return contradiction("its manifest names another base");
     }
+    if own && opened.file.header.header().created != info.taken_ms {
+        return contradiction("it was taken at another time");
+    }
     Ok(())
 }
 
-/// Whether what is offered may be believed to be the newest (invariant K3).
+/// Whether what is offered may be believed to be the newest, or the newest of its time
+/// (invariant K3).
 fn check_head(
     seen: Option<SeenHead>,
     offered: SeenHead,
-    as_newest: bool,
+    offered_as: Offered,
 ) -> Result<Option<Freshness>, PointError> {
     let rollback = opening("the newest point");
     let Some(seen) = seen else {
-        return Ok(as_newest.then_some(Freshness::Unproven));
+        return Ok((offered_as != Offered::Exactly).then_some(Freshness::Unproven));
     };
+    let older = |known, offered| Err(rollback_of(known, offered));
     let head = (offered.sequence, offered.manifest);
-    if as_newest {
+    // Another manifest under a number that is known is a fork, whatever was asked for.
+    if offered.sequence == seen.sequence || offered_as == Offered::Newest {
         // A point that is said to be unchanged may not lead back behind a manifest seen before.
-        if offered.manifest_sequence < seen.manifest_sequence {
-            return Err(rollback(OpenError::Rollback {
-                known: seen.manifest_sequence,
-                offered: offered.manifest_sequence,
-            }));
+        if offered_as == Offered::Newest && offered.manifest_sequence < seen.manifest_sequence {
+            return older(seen.manifest_sequence, offered.manifest_sequence);
         }
-        return bundle::check_freshness(Some((seen.sequence, seen.manifest)), head)
-            .map(Some)
-            .map_err(rollback);
+        let freshness = bundle::check_freshness(Some((seen.sequence, seen.manifest)), head)
+            .map_err(rollback)?;
+        return Ok((offered_as != Offered::Exactly).then_some(freshness));
     }
-    if seen.sequence == offered.sequence {
-        bundle::check_freshness(Some((seen.sequence, seen.manifest)), head).map_err(rollback)?;
+    match offered_as {
+        Offered::At(time) if offered.sequence < seen.sequence => {
+            match seen.committed_ms {
+                // The one seen is of that time, too, and newer.
+                Some(committed) if committed <= time => older(seen.sequence, offered.sequence),
+                Some(_) | None => Ok(Some(Freshness::Unproven)),
+            }
+        }
+        Offered::At(_) => Ok(Some(Freshness::Proven)),
+        Offered::Newest | Offered::Exactly => Ok(None),
     }
-    Ok(None)
+}
+
+fn rollback_of(known: Sequence, offered: Sequence) -> PointError {
+    opening("the newest point")(OpenError::Rollback { known, offered })
 }
 
 #[cfg(test)]
 mod tests {
+    use proto_types::LogTime;
+
     use super::*;
 
     fn head(sequence: u64, manifest: u8, manifest_sequence: u64) -> SeenHead {
@@ -420,29 +467,38 @@ mod tests {
             sequence: Sequence::new(sequence),
             manifest: BundleId::from_bytes([manifest; 32]),
             manifest_sequence: Sequence::new(manifest_sequence),
+            committed_ms: Some(LogTime::from_millis(sequence * 1000)),
         }
     }
 
     #[test]
     fn invariant_k3_an_older_state_offered_as_the_newest_is_found_out() {
+        let at = |millis| Offered::At(LogTime::from_millis(millis));
         let rollback = Err(Code::Rollback);
         let proven = Ok(Some(Freshness::Proven));
-        for (seen, offered, as_newest, expected) in [
-            (None, head(3, 3, 3), true, Ok(Some(Freshness::Unproven))),
-            (None, head(3, 3, 3), false, Ok(None)),
-            (Some(head(3, 3, 3)), head(3, 3, 3), true, proven),
-            (Some(head(3, 3, 3)), head(5, 5, 5), true, proven),
-            (Some(head(3, 3, 3)), head(5, 3, 3), true, proven),
-            (Some(head(3, 3, 3)), head(2, 2, 2), true, rollback),
+        for (seen, offered, offered_as, expected) in [
+            (None, head(3, 3, 3), Offered::Newest, Ok(Some(Freshness::Unproven))),
+            (None, head(3, 3, 3), Offered::Exactly, Ok(None)),
+            (Some(head(3, 3, 3)), head(3, 3, 3), Offered::Newest, proven),
+            (Some(head(3, 3, 3)), head(5, 5, 5), Offered::Newest, proven),
+            (Some(head(3, 3, 3)), head(5, 3, 3), Offered::Newest, proven),
+            (Some(head(3, 3, 3)), head(2, 2, 2), Offered::Newest, rollback),
             // An "unchanged" point that leads back to an older manifest.
-            (Some(head(3, 3, 3)), head(9, 2, 2), true, rollback),
+            (Some(head(3, 3, 3)), head(9, 2, 2), Offered::Newest, rollback),
             // Another manifest under a number that is known.
-            (Some(head(3, 3, 3)), head(3, 4, 3), true, rollback),
-            (Some(head(3, 3, 3)), head(3, 4, 3), false, rollback),
+            (Some(head(3, 3, 3)), head(3, 4, 3), Offered::Newest, rollback),
+            (Some(head(3, 3, 3)), head(3, 4, 3), Offered::Exactly, rollback),
+            // The newest of a time: the one seen was committed at 3000.
+            (None, head(2, 2, 2), at(2500), Ok(Some(Freshness::Unproven))),
+            (Some(head(3, 3, 3)), head(2, 2, 2), at(2500), Ok(Some(Freshness::Unproven))),
+            (Some(head(3, 3, 3)), head(2, 2, 2), at(3000), rollback),
+            (Some(head(3, 3, 3)), head(3, 3, 3), at(3000), proven),
+            (Some(head(3, 3, 3)), head(4, 4, 4), at(9000), proven),
+            (Some(head(3, 3, 3)), head(3, 4, 3), at(9000), rollback),
             // An older one that was asked for is no rollback.
-            (Some(head(3, 3, 3)), head(2, 2, 2), false, Ok(None)),
+            (Some(head(3, 3, 3)), head(2, 2, 2), Offered::Exactly, Ok(None)),
         ] {
-            let found = check_head(seen, offered, as_newest).map_err(|error| error.code());
+            let found = check_head(seen, offered, offered_as).map_err(|error| error.code());
             assert_eq!(found, expected, "{seen:?} {offered:?}");
         }
     }

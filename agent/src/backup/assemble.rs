@@ -16,6 +16,8 @@ use crate::sources::{Entry, EntryKind, Timestamp};
 /// File systems stamp changes with a clock that ticks every 4 to 10 ms. What changed so shortly
 /// before it was read may change again under the same stamp, so its `stat` proves nothing.
 const TICK_MILLIS: u64 = 50;
+/// Some keep whole or even seconds only. One stamp in a million of the others looks like that.
+const COARSE_TICK_MILLIS: u64 = 2000;
 
 /// One source's entries, each with the item of the last point that it still equals.
 pub(crate) struct Survey {
@@ -203,7 +205,8 @@ pub(crate) fn same_list(items: &[Item], current: &Manifest) -> bool {
 fn is_settled(changed: Timestamp, listed: LogTime) -> bool {
     let seconds = u64::try_from(changed.seconds).unwrap_or(0);
     let millis = seconds.saturating_mul(1000) + u64::from(changed.nanoseconds / 1_000_000);
-    millis.saturating_add(TICK_MILLIS) < listed.as_millis()
+    let tick = if changed.nanoseconds == 0 { COARSE_TICK_MILLIS } else { TICK_MILLIS };
+    millis.saturating_add(tick) < listed.as_millis()
 }
 
 /// Whether an entry has the kind, size and attributes that the item had.

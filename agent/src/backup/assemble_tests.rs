@@ -156,3 +156,13 @@ fn hints_of_files_that_just_changed_prove_nothing() {
     assert!(!is_settled(at(1_000_000), LISTED));
     assert!(!is_settled(at(2_000_000), LISTED));
 }
+
+#[test]
+fn backup_does_not_trust_a_stamp_of_whole_seconds_too_soon() {
+    let changed = |nanoseconds| Timestamp { seconds: 10, nanoseconds };
+    assert!(!is_settled(changed(0), LogTime::from_millis(10_300)));
+    assert!(!is_settled(changed(0), LogTime::from_millis(12_000)));
+    assert!(is_settled(changed(0), LogTime::from_millis(12_001)));
+    assert!(!is_settled(changed(1), LogTime::from_millis(10_050)));
+    assert!(is_settled(changed(1), LogTime::from_millis(10_300)));
+}

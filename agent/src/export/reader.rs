@@ -12,14 +12,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use proto::env::{BoxFuture, Env};
-use proto_types::BundleId;
+use proto_types::{BundleId, check_cluster_name};
 use sha2::{Digest, Sha256};
 
 use super::{
     BLOCK_BYTES, Description, END_BYTES, ExportError, ExportKind, FORMAT, POINT_NAME, SUMS_NAME,
     VERSION, bundle_name,
 };
-use crate::point_store::{PointInfo, PointStore, StoreError};
+use crate::point_store::{Offered, PointInfo, PointStore, StoreError};
 
 /// Longest `point.json` and `SHA256SUMS`: tens of thousands of bundles.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
@@ -59,11 +59,16 @@ impl Contents {
         if head.version != VERSION {
             return Err(ExportError::Version { path: path.to_owned(), found: head.version });
         }
-        let description = serde_json::from_slice(&text).map_err(|_| ExportError::Damaged {
+        let damaged = |what| ExportError::Damaged {
             path: path.to_owned(),
             entry: POINT_NAME.to_owned(),
-            what: "cannot be read",
-        })?;
+            what,
+        };
+        let description: Description =
+            serde_json::from_slice(&text).map_err(|_| damaged("cannot be read"))?;
+        // It becomes part of file names, and nobody signed it.
+        check_cluster_name(&description.point.cluster_name)
+            .map_err(|_| damaged("names a cluster as none can be named"))?;
         let Places { point, sums, bundles } = places;
         Ok(Self { path: path.to_owned(), file, file_bytes, description, point, sums, bundles })
     }
@@ -271,9 +276,13 @@ impl PointStore for ExportPointStore {
         &self.contents.description.point
     }
 
-    fn offered_as_newest(&self) -> bool {
+    fn offered_as(&self) -> Offered {
         // A file knows nothing of later points, and claims nothing.
-        false
+        Offered::Exactly
+    }
+
+    fn is_safety_file(&self) -> bool {
+        self.kind() == ExportKind::Safety
     }
 
     fn read(

@@ -2,6 +2,7 @@
 //! is continued at another coordinator where it stopped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use proto::v1::{self, ReadPurpose};
 use proto_types::{BundleId, ClusterId, Code, FleetId, SigningPublicKey};
 use tonic::Streaming;
 
-use super::{PointInfo, PointSelector, PointStore, StoreError};
+use super::{Offered, PointInfo, PointSelector, PointStore, StoreError};
 
 /// A lease outlives any restore; it ends with [`PointStore::end`], or after this when the
 /// program was killed.
@@ -32,8 +33,8 @@ pub struct FleetPointStore {
     info: PointInfo,
     signing_key: SigningPublicKey,
     lease: Bytes,
-    newest: bool,
-    stale: bool,
+    ended: AtomicBool,
+    offered_as: Offered,
 }
 
 impl FleetPointStore {
@@ -59,11 +60,19 @@ impl FleetPointStore {
             )
             .into());
         }
-        let stale = response.read.as_ref().is_some_and(|read| read.stale);
+        if response.read.as_ref().is_some_and(|read| read.stale) {
+            return Err(StoreError::Stale);
+        }
         let about = response.cluster.ok_or_else(|| missing("cluster"))?;
         let info = PointInfo::from_wire(fleet, response.point.ok_or_else(|| missing("point"))?)?;
         if ClusterId::from_slice(&about.cluster_id)? != info.cluster {
             return Err(missing("point of the cluster it names").into());
+        }
+        if info.cluster_name != cluster || !selector.is_met_by(&info) {
+            return Err(StoreError::OtherPoint {
+                asked: format!("{cluster}, {selector:?}"),
+                answered: format!("{}@{}", info.cluster_name, info.sequence),
+            });
         }
         let request = v1::OpenReadLeaseRequest {
             write_id: Some(client.next_write_id()),
@@ -83,8 +92,8 @@ impl FleetPointStore {
             client,
             info,
             lease: lease.lease_id,
-            newest: selector == PointSelector::Newest,
-            stale,
+            ended: AtomicBool::new(false),
+            offered_as: selector.offered_as(),
         })
     }
 
@@ -92,12 +101,6 @@ impl FleetPointStore {
     #[must_use]
     pub const fn claimed_signing_key(&self) -> &SigningPublicKey {
         &self.signing_key
-    }
-
-    /// Whether the answer was not confirmed by a quorum.
-    #[must_use]
-    pub const fn is_stale(&self) -> bool {
-        self.stale
     }
 }
 
@@ -134,8 +137,8 @@ impl PointStore for FleetPointStore {
         &self.info
     }
 
-    fn offered_as_newest(&self) -> bool {
-        self.newest
+    fn offered_as(&self) -> Offered {
+        self.offered_as
     }
 
     fn read(
@@ -168,6 +171,9 @@ impl PointStore for FleetPointStore {
 
     fn end(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            if self.ended.swap(true, Ordering::Relaxed) {
+                return;
+            }
             let request = v1::EndReadLeaseRequest {
                 write_id: Some(self.client.next_write_id()),
                 lease_id: self.lease.clone(),
@@ -247,6 +253,10 @@ impl Reading<'_> {
         let left = usize::try_from(end.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         if message.data.len() > left {
             return Err(ApiError::new(Code::Damaged, "a coordinator sent more than was asked for"));
+        }
+        if message.data.is_empty() && left > 0 {
+            // Taken for progress, it could go on for ever.
+            return Err(ApiError::new(Code::Unavailable, "a coordinator sent an empty part"));
         }
         Ok(message.data)
     }

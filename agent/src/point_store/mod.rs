@@ -12,7 +12,8 @@ use futures::stream::BoxStream;
 use proto::ApiError;
 use proto::env::BoxFuture;
 use proto_types::{
-    BundleId, BundleKind, ClusterId, Code, Epoch, FleetId, LogTime, ParseIdError, Sequence,
+    BundleId, BundleKind, ClusterId, Code, Epoch, FleetId, LogTime, ParseIdError, PointNameError, Sequence,
+    check_cluster_name,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,37 @@ pub enum PointSelector {
     At(LogTime),
     /// This one.
     Sequence(Sequence),
+}
+
+/// What a store says of a point's place among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// No newer point exists.
+    Newest,
+    /// No newer point was committed at or before this time.
+    At(LogTime),
+    /// Nothing: it is the one that was asked for.
+    Exactly,
+}
+
+impl PointSelector {
+    /// What an answer to it says.
+    const fn offered_as(self) -> Offered {
+        match self {
+            Self::Newest => Offered::Newest,
+            Self::At(time) => Offered::At(time),
+            Self::Sequence(_) => Offered::Exactly,
+        }
+    }
+
+    /// Whether a point can be the answer.
+    fn is_met_by(self, info: &PointInfo) -> bool {
+        match self {
+            Self::Newest => true,
+            Self::At(time) => info.committed_ms <= time,
+            Self::Sequence(sequence) => info.sequence == sequence,
+        }
+    }
 }
 
 /// What a source's part of a point proved, as the fleet or a file says.
@@ -110,8 +142,10 @@ impl PointInfo {
     /// Reads the fleet's answer.
     ///
     /// # Errors
-    /// When an id in it is not one.
-    pub fn from_wire(fleet: FleetId, point: proto::v1::Point) -> Result<Self, ParseIdError> {
+    /// When an id in it is not one, or its name is none a cluster can have: it becomes part of
+    /// file names.
+    pub fn from_wire(fleet: FleetId, point: proto::v1::Point) -> Result<Self, StoreError> {
+        check_cluster_name(&point.cluster_name)?;
         let proofs = point.proofs.iter().map(ProofInfo::from_wire).collect();
         let bundles = point
             .bundles
@@ -120,7 +154,7 @@ impl PointInfo {
                 let id = BundleId::from_slice(&info.bundle_id)?;
                 Ok(BundleEntry { id, kind: info.kind, bytes: info.bytes })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, ParseIdError>>()?;
         let base = if point.base_manifest_id.is_empty() {
             None
         } else {
@@ -170,6 +204,23 @@ pub enum StoreError {
     /// The fleet's answer makes no sense.
     #[error("the fleet answered with something that is no id: {0}")]
     Answer(#[from] ParseIdError),
+    /// The fleet's answer names a cluster as none can be named.
+    #[error("the fleet answered with a name that no cluster can have: {0}")]
+    Name(#[from] PointNameError),
+    /// Not what was asked for.
+    #[error(
+        "another point than asked for was answered: {asked} was asked for, {answered} came; ask \
+         another coordinator"
+    )]
+    OtherPoint {
+        /// What was asked for.
+        asked: String,
+        /// What came.
+        answered: String,
+    },
+    /// Not confirmed by a quorum (invariant R4).
+    #[error("the coordinator answered from its own state, unconfirmed, which was not asked for")]
+    Stale,
     /// The point does not list the bundle.
     #[error("bundle {0} is needed, but the point does not list it")]
     NotListed(BundleId),
@@ -206,7 +257,9 @@ impl StoreError {
     pub fn code(&self) -> Code {
         match self {
             Self::Api(error) => error.code(),
-            Self::Answer(_) => Code::Internal,
+            Self::Answer(_) | Self::Name(_) => Code::Internal,
+            Self::OtherPoint { .. } => Code::WrongCluster,
+            Self::Stale => Code::Unavailable,
             Self::NotListed(_) => Code::BundleNotFound,
             Self::Length { .. } => Code::Damaged,
             Self::TooLarge { .. } => Code::TooLarge,
@@ -220,8 +273,13 @@ pub trait PointStore: Send + Sync + 'static {
     /// What is said of the point.
     fn point(&self) -> &PointInfo;
 
-    /// Whether the store says that no newer point exists.
-    fn offered_as_newest(&self) -> bool;
+    /// What the store says of newer points.
+    fn offered_as(&self) -> Offered;
+
+    /// Whether the store says that it is a restore's safety file.
+    fn is_safety_file(&self) -> bool {
+        false
+    }
 
     /// Streams `length` bytes of a bundle from `offset` on; 0: to its end.
     fn read(
@@ -235,7 +293,7 @@ pub trait PointStore: Send + Sync + 'static {
     /// the damaged one is repaired where that is possible.
     fn suspect(&self, bundle: BundleId) -> BoxFuture<'_, ()>;
 
-    /// Says that reading is over.
+    /// Says that reading is over. Once is enough; more does no harm.
     fn end(&self) -> BoxFuture<'_, ()>;
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bundle::{Item, ItemKind, Location, Piece};
 use serde::Serialize;
@@ -19,6 +20,9 @@ use crate::point_store::coalesce;
 
 /// Larger files are not shown line by line.
 const TEXT_BYTES_MAX: u64 = 256 << 10;
+/// Two texts that have little in common take long to compare well; then they are compared less
+/// well.
+const COMPARING_MAX: Duration = Duration::from_secs(2);
 /// All texts together.
 const TEXTS_BYTES_MAX: u64 = 32 << 20;
 
@@ -199,6 +203,6 @@ fn read_small(root: &Root, path: &[u8]) -> std::io::Result<Option<Zeroizing<Vec<
 fn unified(path: &str, old: &[u8], new: &[u8]) -> Option<String> {
     let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
     let (old, new) = (text(old)?, text(new)?);
-    let diff = TextDiff::from_lines(old, new);
+    let diff = TextDiff::configure().timeout(COMPARING_MAX).diff_lines(old, new);
     Some(diff.unified_diff().header(&format!("a/{path}"), &format!("b/{path}")).to_string())
 }

@@ -28,6 +28,7 @@ pub use diff::{ItemDiff, diff};
 pub use plan::{Action, ConflictPolicy, PlanTotals, PlannedItem, Reason, RestorePlan};
 
 use observe::{Observer, Rights};
+pub(crate) use safety::is_safety_manifest;
 
 /// What to restore and how.
 #[derive(Debug, Clone)]

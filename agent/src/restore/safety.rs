@@ -24,6 +24,15 @@ use crate::sources::{DirectorySource, Entry, Source, Trouble};
 const SOURCE: &str = "safety";
 const REASON: &str = "what a restore overwrote; not a recovery point";
 
+/// Whether a signed manifest is a safety file's: what [`make`] makes, and no agent.
+pub(crate) fn is_safety_manifest(manifest: &Manifest) -> bool {
+    matches!(
+        &manifest.proofs[..],
+        [Proof { source, state: ProofState::Unproved(reason) }]
+            if source == SOURCE && reason == REASON
+    )
+}
+
 pub(super) async fn make(
     point: &OpenedPoint,
     plan: &Arc<RestorePlan>,

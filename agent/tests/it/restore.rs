@@ -45,6 +45,7 @@ async fn invariant_a1_the_recovery_key_alone_opens_everything() {
     // Anybody can seal to a public key: without a pin only the fingerprint can be compared.
     assert_eq!(point.origin(), Origin::Unproven(point.signer().fingerprint()));
     assert_eq!(point.freshness(), Some(Freshness::Unproven));
+    assert!(heads.cluster(CLUSTER).is_none(), "what is not proven is no measure of later ones");
     let to = story.path("new/place");
     let report = restore(&point, &options(&to)).await.unwrap();
     tree::assert_equal(&story.source(), &to);
@@ -130,9 +131,14 @@ async fn invariant_p1_what_is_overwritten_comes_back_from_the_safety_file() {
     }
     let store = agent::export::ExportPointStore::open(&safety, &story.env).await.unwrap();
     assert_eq!(store.kind(), agent::export::ExportKind::Safety);
+    // The machine that made it has seen the point that it has the number of.
     let mut heads = KnownHeads::nothing();
+    let newest = story.store(PointSelector::Newest).await;
+    OpenedPoint::open(newest, &story.kek(), &mut heads, &story.env).await.unwrap();
+    assert!(heads.cluster(CLUSTER).unwrap().head.is_some());
     let kek = story.kek();
     let kept = OpenedPoint::open(Arc::new(store), &kek, &mut heads, &story.env).await.unwrap();
+    assert!(kept.is_safety_file());
     restore(&kept, &overwrite).await.unwrap();
     let now = tree::describe(&to);
     for path in ["conf/deep/er/b.yaml", "secrets/unseal.key", "conf/zero", "link"] {

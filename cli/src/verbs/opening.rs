@@ -109,8 +109,13 @@ impl Found {
     pub(crate) async fn open(mut self, opener: &Opener, context: &Context) -> Result<OpenedPoint> {
         let opened =
             OpenedPoint::open(self.store.clone(), opener, &mut self.heads, &context.env).await;
+        let saved = self.heads.save();
+        let failed = opened.is_err() || (saved.is_err() && !self.from_file);
+        if failed {
+            self.store.end().await;
+        }
         let opened = opened?;
-        match self.heads.save() {
+        match saved {
             // A restore does not wait for a disk that this machine's notes are on.
             Err(error) if self.from_file => context.screen.note(&format!("warning: {error}")),
             saved => saved?,
