@@ -132,7 +132,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let took = next_write(&directory.path().join("log"), |number| {
             let mut command = Command::new("/bin/sh");
-            command.args(["-c", if number == 0 { "sleep 1000" } else { "exit 0" }]);
+            command.args(["-c", if number == 0 { "exec sleep 1000" } else { "exit 0" }]);
             Ok(command)
         });
         assert!(took.unwrap() < Duration::from_secs(60));

@@ -24,11 +24,15 @@ pub(crate) fn describe(work: &Path) -> Result<String> {
     let memory = read("/proc/meminfo");
     let kib = field(&memory, "MemTotal").and_then(|kib| kib.split(' ').next()?.parse::<u64>().ok());
     let kernel = read("/proc/sys/kernel/osrelease");
+    // What others ask of the machine meanwhile; figures of a busy one are worth little.
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or("unknown");
     let fsync_ms = small_write_ms(work).context("cannot try the disk")?;
     let large = large_write_mib_per_second(work).context("cannot try the disk")?;
     Ok(format!(
-        "{cores} cores ({model}), {} GiB, Linux {}, {}; disk alone: 4 KiB append and fdatasync \
-         {fsync_ms:.2} ms, {LARGE_WRITE_MIB} MiB write and fsync {large:.0} MiB/s",
+        "{cores} cores ({model}), {} GiB, Linux {}, {}, load {load} at the start; disk alone: \
+         4 KiB append and fdatasync {fsync_ms:.2} ms, {LARGE_WRITE_MIB} MiB write and fsync \
+         {large:.0} MiB/s",
         kib.unwrap_or(0).div_ceil(1 << 20),
         kernel.trim(),
         file_system(&read("/proc/self/mounts"), work),
