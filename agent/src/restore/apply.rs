@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bundle::{BlobRef, Item, ItemKind, Location, Manifest, Piece, Secrets};
 use proto_types::BundleId;
 
-use super::observe::Rights;
 use super::plan::{Action, PlannedItem, Reason, RestorePlan, writes_content};
 use super::target::Target;
-use super::{RestoreError, RestoreOptions, RestoreReport};
+use super::{RestoreError, RestoreReport};
 use crate::opened::OpenedPoint;
 use crate::point_store::coalesce;
 use crate::progress::{Phase, Progress, ProgressEvent};
@@ -21,13 +20,10 @@ use crate::progress::{Phase, Progress, ProgressEvent};
 pub(super) async fn apply(
     point: &OpenedPoint,
     plan: &Arc<RestorePlan>,
-    options: &RestoreOptions,
+    target: &Arc<Target>,
     progress: &Arc<dyn Progress>,
     report: &mut RestoreReport,
 ) -> Result<(), RestoreError> {
-    if plan.changes_nothing() {
-        return Ok(());
-    }
     let env = point.env();
     let work = Arc::new(Work {
         manifest: point.manifest().clone(),
@@ -38,17 +34,13 @@ pub(super) async fn apply(
         items_done: AtomicU64::new(0),
     });
     check_secrets(point, &work)?;
-    let to = options.to.clone();
-    let begun = work.clone();
+    let (begun, shared) = (work.clone(), target.clone());
     let secrets = point.secrets().clone();
-    let target = env
-        .blocking("make directories", move || {
-            let target = Target::open(&to, Rights::of_this_process())?;
-            begun.make_directories(&target)?;
-            begun.write_small(&target, &secrets)?;
-            Ok::<_, RestoreError>(Arc::new(target))
-        })
-        .await??;
+    env.blocking("make directories", move || {
+        begun.make_directories(&shared)?;
+        begun.write_small(&shared, &secrets)
+    })
+    .await??;
     let ranges = coalesce(work.wanted());
     let (writing, shared) = (work.clone(), target.clone());
     point
@@ -62,7 +54,6 @@ pub(super) async fn apply(
     })
     .await??;
     report.bytes_written = work.bytes_done.load(Ordering::Relaxed);
-    report.attributes_not_set = target.attributes_not_set();
     Ok(())
 }
 
@@ -137,13 +128,14 @@ impl Work {
 
     fn make_directories(&self, target: &Target) -> Result<(), RestoreError> {
         for planned in &self.plan.items {
-            if self.manifest.items[planned.index].kind != ItemKind::Directory {
+            let item = &self.manifest.items[planned.index];
+            if item.kind != ItemKind::Directory {
                 continue;
             }
             match planned.action {
-                Action::Create => target.make_directory(&planned.path, false)?,
+                Action::Create => target.make_directory(&planned.path, Some(item), false)?,
                 Action::Overwrite if planned.reason != Reason::AttributesDiffer => {
-                    target.make_directory(&planned.path, true)?;
+                    target.make_directory(&planned.path, Some(item), true)?;
                 }
                 Action::Overwrite | Action::Adjust => target.open_up(&planned.path)?,
                 Action::Unchanged if !planned.parent_only => target.open_up(&planned.path)?,
@@ -257,7 +249,7 @@ impl Work {
             match (item.kind, self.leader(item)) {
                 (ItemKind::File, Some(leader)) if leader != at => {
                     let leader = &self.plan.items[leader].path;
-                    target.hard_link(leader, &planned.path, replace)?;
+                    target.hard_link(leader, &planned.path, item, replace)?;
                     self.tell(0);
                 }
                 (ItemKind::File, _) if !writes_content(planned) => {

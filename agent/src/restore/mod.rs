@@ -29,6 +29,7 @@ pub use plan::{Action, ConflictPolicy, PlanTotals, PlannedItem, Reason, RestoreP
 
 use observe::{Observer, Rights};
 pub(crate) use safety::is_safety_manifest;
+use target::{Excuses, Target};
 
 /// What to restore and how.
 #[derive(Debug, Clone)]
@@ -72,6 +73,8 @@ pub struct RestoreReport {
     pub owners: bool,
     /// Extended attributes that this target or this user could not take.
     pub attributes_not_set: u64,
+    /// All that could not be set, by path; it was not compared either.
+    pub not_set: Vec<Unequal>,
 }
 
 /// Why a restore did not happen, or not as it should.
@@ -133,11 +136,26 @@ pub enum RestoreError {
     },
     /// Somebody wrote to the target meanwhile.
     #[error(
-        "{} appeared after the plan was made: start the restore again", path.display()
+        "{} changed after the plan was made and was left as it is: start the restore again",
+        path.display()
     )]
     TargetChanged {
         /// The place.
         path: PathBuf,
+    },
+    /// Another restore works on the target.
+    #[error("another restore into {} is under way", path.display())]
+    Busy {
+        /// The target.
+        path: PathBuf,
+    },
+    /// It ended after some of the target was overwritten.
+    #[error("{source}; what was overwritten so far is kept in {}", safety_file.display())]
+    Unfinished {
+        /// Where what was overwritten is kept, sealed.
+        safety_file: PathBuf,
+        /// What ended it.
+        source: Box<RestoreError>,
     },
     /// The safety file could not be made, so nothing was overwritten.
     #[error("the safety file could not be made, so nothing was changed: {0}")]
@@ -175,6 +193,8 @@ impl RestoreError {
             Self::UnknownKind { .. } => Code::UnsupportedVersion,
             Self::Conflicts { .. } | Self::TargetChanged { .. } => Code::Conflict,
             Self::Observe { source, .. } | Self::Write { source, .. } => io_code(source),
+            Self::Busy { .. } => Code::Busy,
+            Self::Unfinished { source, .. } => source.code(),
             Self::SafetySeal(error) => error.code(),
             Self::SafetyWrite(error) => error.code(),
             Self::NotEqual { .. } => Code::NotEqual,
@@ -255,18 +275,54 @@ pub async fn execute(
     }
     let mut report = RestoreReport { totals: plan.totals, ..RestoreReport::default() };
     let plan = Arc::new(plan.clone());
+    if plan.changes_nothing() {
+        return compare(point, &plan, options, Excuses::new(), &progress, report).await;
+    }
+    let (to, random) = (options.to.clone(), point.env().random.clone());
+    let mut target = point
+        .env()
+        .blocking("open the target", move || Target::open(&to, Rights::of_this_process(), &*random))
+        .await??;
     if plan.totals.overwrite > 0 {
         progress.on(ProgressEvent::begin(Phase::Safety));
-        report.safety_file = Some(safety::make(point, &plan, options, &progress).await?);
+        let safety = safety::make(point, &plan, options, &progress).await?;
+        report.safety_file = Some(safety.path);
+        target.keep(safety.kept);
     }
-    apply::apply(point, &plan, options, &progress, &mut report).await?;
-    compare(point, &plan, options, &progress, &mut report).await?;
-    progress.on(ProgressEvent { items: report.compared, ..ProgressEvent::begin(Phase::Done) });
-    if report.unequal.is_empty() {
-        Ok(report)
-    } else {
-        Err(RestoreError::NotEqual { report: Box::new(report) })
+    let safety_file = report.safety_file.clone();
+    let done = write_and_compare(point, &plan, options, target, &progress, report).await;
+    // From here on people need to know where it is, however it ended.
+    done.map_err(|error| match safety_file {
+        Some(safety_file) => RestoreError::Unfinished { safety_file, source: Box::new(error) },
+        None => error,
+    })
+}
+
+async fn write_and_compare(
+    point: &OpenedPoint,
+    plan: &Arc<RestorePlan>,
+    options: &RestoreOptions,
+    target: Target,
+    progress: &Arc<dyn Progress>,
+    mut report: RestoreReport,
+) -> Result<RestoreReport, RestoreError> {
+    let target = Arc::new(target);
+    apply::apply(point, plan, &target, progress, &mut report).await?;
+    let excuses = target.excuses();
+    for (path, excuse) in &excuses {
+        report.attributes_not_set += excuse.attributes.len() as u64;
+        for (what, is_so) in [
+            ("owner", excuse.owner),
+            ("hard link, now a copy", excuse.link),
+            ("extended attributes", !excuse.attributes.is_empty()),
+        ] {
+            if is_so {
+                let path = String::from_utf8_lossy(path).into_owned();
+                report.not_set.push(Unequal { path, what });
+            }
+        }
     }
+    compare(point, plan, options, excuses, progress, report).await
 }
 
 /// Reads everything again that the plan did not skip, and compares it with the manifest.
@@ -274,17 +330,19 @@ async fn compare(
     point: &OpenedPoint,
     plan: &Arc<RestorePlan>,
     options: &RestoreOptions,
+    excuses: Excuses,
     progress: &Arc<dyn Progress>,
-    report: &mut RestoreReport,
-) -> Result<(), RestoreError> {
+    mut report: RestoreReport,
+) -> Result<RestoreReport, RestoreError> {
     let (manifest, keyring) = (point.manifest().clone(), point.keyring().clone());
-    let (plan, to, progress) = (plan.clone(), options.to.clone(), progress.clone());
+    let (plan, to, shown) = (plan.clone(), options.to.clone(), progress.clone());
     let rights = Rights::of_this_process();
     let compared = point.env().blocking("compare", move || {
         let failed =
             |path: &[u8], source| RestoreError::Observe { path: target::place(&to, path), source };
         let mut observer =
             Observer::new(&to, &keyring, rights).map_err(|e| failed(b"", e.source))?;
+        observer = observer.excusing(excuses);
         let mut event = ProgressEvent {
             bytes_total: plan.items.iter().map(|item| item.bytes).sum(),
             ..ProgressEvent::begin(Phase::Comparing)
@@ -300,13 +358,18 @@ async fn compare(
                 let path = String::from_utf8_lossy(&planned.path).into_owned();
                 unequal.push(Unequal { path, what });
             }
-            progress.on(event);
+            shown.on(event);
         }
         Ok::<_, RestoreError>((event.items, unequal))
     });
     (report.compared, report.unequal) = compared.await??;
     report.owners = rights.owners;
-    Ok(())
+    progress.on(ProgressEvent { items: report.compared, ..ProgressEvent::begin(Phase::Done) });
+    if report.unequal.is_empty() {
+        Ok(report)
+    } else {
+        Err(RestoreError::NotEqual { report: Box::new(report) })
+    }
 }
 
 const fn difference(observed: observe::Observed, parent_only: bool) -> Option<&'static str> {

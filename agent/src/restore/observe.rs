@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Dir, FileType, statat};
 use rustix::io::Errno;
 
 pub(crate) use super::plan::Observed;
+use super::target::{Excuse, Excuses};
 use crate::beneath::{Root, file_in, split};
 use crate::sources::directory::{attributes_of, stat};
 use crate::sources::{Attribute, Stat};
@@ -54,6 +55,8 @@ pub(crate) struct Observer<'k> {
     near: Option<(Vec<u8>, Option<OwnedFd>)>,
     /// Inode of the first name of each hard-linked file.
     linked: HashMap<(String, u64), (u64, u64)>,
+    /// What could not be set and so is not compared.
+    excuses: Excuses,
 }
 
 impl<'k> Observer<'k> {
@@ -68,7 +71,19 @@ impl<'k> Observer<'k> {
             Err(Errno::NOENT) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { root, keyring, rights, near: None, linked: HashMap::new() })
+        Ok(Self {
+            root,
+            keyring,
+            rights,
+            near: None,
+            linked: HashMap::new(),
+            excuses: Excuses::new(),
+        })
+    }
+
+    /// Compares without what could not be set.
+    pub(crate) fn excusing(self, excuses: Excuses) -> Self {
+        Self { excuses, ..self }
     }
 
     /// What is at `path`, compared with `item`.
@@ -77,7 +92,8 @@ impl<'k> Observer<'k> {
         if path.is_empty() {
             let raw = rustix::fs::fstat(root.fd())?;
             let fd = root.directory(path)?;
-            return self.directory(item, &stat(&raw), &fd);
+            let excuse = self.excuses.get(path).cloned().unwrap_or_default();
+            return self.directory(item, &stat(&raw), &fd, &excuse);
         }
         let (parent, name) = split(path);
         if self.near.as_ref().is_none_or(|(near, _)| near != parent) {
@@ -97,12 +113,17 @@ impl<'k> Observer<'k> {
             Err(error) => return Err(error.into()),
         };
         let found = stat(&raw);
+        let excuse = self.excuses.get(path).cloned().unwrap_or_default();
         match (FileType::from_raw_mode(raw.st_mode), item.kind) {
-            (FileType::RegularFile, ItemKind::File) => self.file(item, &found, &directory, name),
-            (FileType::Symlink, ItemKind::Symlink) => self.link(item, &found, &directory, name),
+            (FileType::RegularFile, ItemKind::File) => {
+                self.file(item, &found, &directory, name, &excuse)
+            }
+            (FileType::Symlink, ItemKind::Symlink) => {
+                self.link(item, &found, &directory, name, &excuse)
+            }
             (FileType::Directory, ItemKind::Directory) => {
                 let fd = root.directory(path)?;
-                self.directory(item, &found, &fd)
+                self.directory(item, &found, &fd, &excuse)
             }
             (FileType::Directory, _) if !is_empty(&root.directory(path)?)? => {
                 Ok(Observed::FullDirectory)
@@ -120,6 +141,7 @@ impl<'k> Observer<'k> {
         found: &Stat,
         directory: &OwnedFd,
         name: &[u8],
+        excuse: &Excuse,
     ) -> Result<Observed, ObserveError> {
         if found.size != item.size {
             return Ok(Observed::Content);
@@ -128,8 +150,9 @@ impl<'k> Observer<'k> {
         if !content_equals(&file, item, self.keyring)? {
             return Ok(Observed::Content);
         }
-        let linked = self.links_equal(item, found);
-        let attributes = self.attributes_equal(item, found, &file)?;
+        let linked = excuse.link || self.links_equal(item, found);
+        let attributes =
+            self.attributes_equal(item, found.mode == item.mode, found, &file, excuse)?;
         let equal = linked && attributes && times_equal(item, found);
         Ok(if equal { Observed::Same } else { Observed::Attributes })
     }
@@ -147,50 +170,66 @@ impl<'k> Observer<'k> {
         found: &Stat,
         directory: &OwnedFd,
         name: &[u8],
+        excuse: &Excuse,
     ) -> Result<Observed, ObserveError> {
         let target = rustix::fs::readlinkat(directory, name, Vec::new())?;
         if target.as_bytes() != item.link_target {
             return Ok(Observed::Content);
         }
-        let equal = self.owner_equals(item, found) && times_equal(item, found);
+        let equal = self.owner_equals(item, found, excuse) && times_equal(item, found);
         Ok(if equal { Observed::Same } else { Observed::Attributes })
     }
 
-    fn directory(&self, item: &Item, found: &Stat, fd: &OwnedFd) -> Result<Observed, ObserveError> {
+    fn directory(
+        &self,
+        item: &Item,
+        found: &Stat,
+        fd: &OwnedFd,
+        excuse: &Excuse,
+    ) -> Result<Observed, ObserveError> {
         if item.kind != ItemKind::Directory {
             return Ok(Observed::Other);
         }
-        if !self.attributes_equal(item, found, fd)? {
+        // As an interrupted restore leaves it: its owner may write into it until the end.
+        let mode = found.mode == item.mode || found.mode == item.mode | 0o700;
+        if !self.attributes_equal(item, mode, found, fd, excuse)? {
             return Ok(Observed::Attributes);
         }
-        Ok(if times_equal(item, found) { Observed::Same } else { Observed::Times })
+        let same = found.mode == item.mode && times_equal(item, found);
+        Ok(if same { Observed::Same } else { Observed::Times })
     }
 
-    fn owner_equals(&self, item: &Item, found: &Stat) -> bool {
-        !self.rights.owners || (found.uid == item.uid && found.gid == item.gid)
+    fn owner_equals(&self, item: &Item, found: &Stat, excuse: &Excuse) -> bool {
+        excuse.owner || !self.rights.owners || (found.uid == item.uid && found.gid == item.gid)
     }
 
     fn attributes_equal(
         &self,
         item: &Item,
+        mode_equals: bool,
         found: &Stat,
         fd: impl AsFd,
+        excuse: &Excuse,
     ) -> Result<bool, ObserveError> {
-        if found.mode != item.mode || !self.owner_equals(item, found) {
+        if !mode_equals || !self.owner_equals(item, found, excuse) {
             return Ok(false);
         }
         let there = attributes_of(fd).map_err(|_| std::io::Error::other("attributes"))?;
         let wanted = item.xattrs.iter().map(|x| (&x.name[..], &x.value[..]));
         let there = there.iter().map(|a: &Attribute| (&a.name[..], &a.value[..]));
         // Others than the user's own need rights or a file system that not every target has.
-        let comparable = |(name, _): &(&[u8], &[u8])| name.starts_with(b"user.");
+        let comparable = |(name, _): &(&[u8], &[u8])| {
+            name.starts_with(b"user.") && !excuse.attributes.contains(*name)
+        };
         Ok(wanted.filter(comparable).eq(there.filter(comparable)))
     }
 }
 
 fn times_equal(item: &Item, found: &Stat) -> bool {
-    found.modified.seconds == item.modified.seconds
-        && found.modified.nanoseconds == item.modified.nanos
+    let seconds = found.modified.seconds == item.modified.seconds;
+    let (found, wanted) = (found.modified.nanoseconds, item.modified.nanos);
+    // Some file systems keep microseconds or whole seconds only, and cut the rest off.
+    seconds && [1, 100, 1000, 1_000_000, 1_000_000_000].iter().any(|g| found == wanted - wanted % g)
 }
 
 fn is_empty(fd: &OwnedFd) -> Result<bool, ObserveError> {

@@ -2,14 +2,16 @@
 //! point's own keys into an export beside the target. It opens with the same KEK or recovery key.
 //! It is no recovery point: its manifest says so, and names the restored point as predecessor.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bundle::{Form, Identity, Location, Manifest, Piece, Proof, ProofState, Totals};
-use proto_types::BundleKind;
+use proto_types::{BundleKind, LogTime};
 
 use super::plan::{Action, PlannedItem, RestorePlan};
+use super::target::Kept;
 use super::{RestoreError, RestoreOptions};
 use crate::backup::BackupError;
 use crate::backup::seal::{self, KnownBlobs, SealInput};
@@ -19,7 +21,7 @@ use crate::opened::{OpenedPoint, PointError};
 use crate::patterns::Patterns;
 use crate::point_store::{BundleEntry, PointInfo, ProofInfo, read_small};
 use crate::progress::Progress;
-use crate::sources::{DirectorySource, Entry, Source, Trouble};
+use crate::sources::{DirectorySource, Entry, EntryKind, Source, Trouble};
 
 const SOURCE: &str = "safety";
 const REASON: &str = "what a restore overwrote; not a recovery point";
@@ -33,12 +35,21 @@ pub(crate) fn is_safety_manifest(manifest: &Manifest) -> bool {
     )
 }
 
+/// A safety file that was made.
+pub(super) struct Safety {
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// What is in it, as it was when it was read; nothing else may be overwritten. Directories
+    /// are not in it: theirs are only the attributes, and filling them changes them.
+    pub(super) kept: HashMap<Vec<u8>, Kept>,
+}
+
 pub(super) async fn make(
     point: &OpenedPoint,
     plan: &Arc<RestorePlan>,
     options: &RestoreOptions,
     progress: &Arc<dyn Progress>,
-) -> Result<PathBuf, RestoreError> {
+) -> Result<Safety, RestoreError> {
     let store = point.store();
     let info = point.info().clone();
     let small =
@@ -54,7 +65,7 @@ pub(super) async fn make(
         epoch: info.epoch,
         created: now,
     };
-    let out = safety_path(options, &info, now.as_millis() / 1000);
+    let out = safety_path(options, &info, now);
     let mut spool = OsString::from(&out);
     spool.push(".spool");
     let job = Job {
@@ -75,7 +86,7 @@ pub(super) async fn make(
         wraps,
         out: out.clone(),
     };
-    point
+    let kept = point
         .env()
         .blocking("make a safety file", move || {
             let made = job.run();
@@ -84,17 +95,21 @@ pub(super) async fn make(
             made
         })
         .await??;
-    Ok(out)
+    Ok(Safety { path: out, kept })
 }
 
-fn safety_path(options: &RestoreOptions, info: &PointInfo, seconds: u64) -> PathBuf {
-    let directory = match (&options.safety_directory, options.to.parent()) {
+fn safety_path(options: &RestoreOptions, info: &PointInfo, now: LogTime) -> PathBuf {
+    // `.` is beneath what it stands for; the target exists, where anything is overwritten.
+    let to = std::fs::canonicalize(&options.to).unwrap_or_else(|_| options.to.clone());
+    let directory = match (&options.safety_directory, to.parent()) {
         (Some(directory), _) => directory.clone(),
         (None, Some(parent)) if !parent.as_os_str().is_empty() => parent.to_owned(),
         (None, _) => Path::new(".").to_owned(),
     };
-    let mut name = options.to.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".before-{}@{}-{seconds}.strongroom", info.cluster_name, info.sequence));
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    // Two restores may follow each other within a second.
+    let millis = now.as_millis();
+    name.push(format!(".before-{}@{}-{millis}.strongroom", info.cluster_name, info.sequence));
     directory.join(name)
 }
 
@@ -125,7 +140,7 @@ struct Job {
 }
 
 impl Job {
-    fn run(&self) -> Result<(), RestoreError> {
+    fn run(&self) -> Result<HashMap<Vec<u8>, Kept>, RestoreError> {
         let config = DirectoryConfig {
             path: self.to.clone(),
             keys: Patterns::default(),
@@ -156,6 +171,18 @@ impl Job {
                 source: std::io::Error::other("it cannot be read, so no safety copy can be made"),
             });
         }
+        let collected = || output.collected.iter().flatten();
+        // What vanished while it was read may be back by the time it is overwritten.
+        let has = |path: &[u8]| collected().any(|read| read.entry.path == path);
+        if collected().count() != self.overwritten.len() {
+            let gone = self.overwritten.iter().find(|(planned, _)| !has(&planned.path));
+            let path = gone.map_or(&b""[..], |(planned, _)| &planned.path);
+            return Err(RestoreError::TargetChanged { path: super::target::place(&self.to, path) });
+        }
+        let kept = collected()
+            .filter(|read| read.entry.kind != EntryKind::Directory)
+            .map(|read| (read.entry.path.clone(), Kept::of(&read.entry.stat)))
+            .collect();
         let items = output
             .collected
             .iter()
@@ -194,7 +221,8 @@ impl Job {
         info.bundles.push(entry(info.key_bundle, "key", self.keys.len() as u64));
         info.bundles.push(entry(info.wraps, "wraps", self.wraps.len() as u64));
         self.write(&info, config.map(|(_, path)| path.as_path()), &bytes)
-            .map_err(RestoreError::SafetyWrite)
+            .map_err(RestoreError::SafetyWrite)?;
+        Ok(kept)
     }
 
     fn describe(&self, manifest: &Manifest) -> PointInfo {

@@ -1,24 +1,29 @@
 //! Writing beneath the target directory. Every step opens the directory above without following
 //! a link, then works on one name in it: nothing planted in the target can lead a write outside.
 //! Files are written under a temporary name and renamed, so that a name never stands for half a
-//! file.
+//! file. Those names are of this run alone: what it did not make, it does not remove.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bundle::{Item, ItemKind};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags};
+use proto_types::env::Random;
+use rustix::fs::{
+    AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::RestoreError;
 use super::observe::Rights;
 use crate::beneath::{Root, split};
+use crate::sources::{Stat, Timestamp};
 
 /// The full path of something beneath the target, for messages.
 pub(crate) fn place(to: &Path, path: &[u8]) -> PathBuf {
@@ -30,43 +35,142 @@ pub(crate) struct Target {
     to: PathBuf,
     root: Root,
     rights: Rights,
-    attributes_not_set: AtomicU64,
+    /// Names of this run begin with it.
+    run: String,
+    /// Temporary names that were made and not renamed yet, with their directories.
+    begun: Mutex<BTreeSet<(Vec<u8>, Vec<u8>)>>,
+    /// What this file system or user could not take.
+    excuses: Mutex<Excuses>,
+    /// What is to be overwritten, as it is in the safety file.
+    kept: HashMap<Vec<u8>, Kept>,
+}
+
+/// What could not be set, by path: the comparison afterwards excuses exactly that.
+pub(crate) type Excuses = BTreeMap<Vec<u8>, Excuse>;
+
+/// What could not be set of one item.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Excuse {
+    /// The owner.
+    pub(crate) owner: bool,
+    /// That it is the same file as another name.
+    pub(crate) link: bool,
+    /// Extended attributes, by name.
+    pub(crate) attributes: BTreeSet<Vec<u8>>,
+}
+
+/// What of a file tells that it is still the one that is in the safety file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Not of files with several names: taking one away moves the change time of all.
+    changed: Option<Timestamp>,
+}
+
+impl Kept {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        let changed = (stat.links <= 1).then_some(stat.changed);
+        Self { device: stat.device, inode: stat.inode, size: stat.size, changed }
+    }
+
+    fn is(&self, stat: &Stat) -> bool {
+        (self.device, self.inode, self.size) == (stat.device, stat.inode, stat.size)
+            && self.changed.is_none_or(|changed| changed == stat.changed)
+    }
 }
 
 impl Target {
     /// Opens the target, making it and the directories above it where they are missing.
-    pub(crate) fn open(to: &Path, rights: Rights) -> Result<Self, RestoreError> {
+    /// Locks it, so that two restores do not work on it at the same time.
+    pub(crate) fn open(
+        to: &Path,
+        rights: Rights,
+        random: &dyn Random,
+    ) -> Result<Self, RestoreError> {
         let write = |what, source| RestoreError::Write { what, path: to.to_owned(), source };
         std::fs::create_dir_all(to).map_err(|error| write("make the directory", error))?;
         let root = Root::open(to).map_err(|error| write("open", error.into()))?;
-        Ok(Self { to: to.to_owned(), root, rights, attributes_not_set: AtomicU64::new(0) })
+        match rustix::fs::flock(root.fd(), FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(RestoreError::Busy { path: to.to_owned() }),
+            // A file system without locks: a restore does not wait for one.
+            Ok(()) | Err(_) => {}
+        }
+        let run = format!(".strongroom-{:016x}", random.next_u64());
+        Ok(Self {
+            to: to.to_owned(),
+            root,
+            rights,
+            run,
+            begun: Mutex::default(),
+            excuses: Mutex::default(),
+            kept: HashMap::new(),
+        })
     }
 
-    /// Extended attributes that could not be set.
-    pub(crate) fn attributes_not_set(&self) -> u64 {
-        self.attributes_not_set.load(Ordering::Relaxed)
+    /// Tells what the safety file holds, so that nothing else is overwritten.
+    pub(crate) fn keep(&mut self, kept: HashMap<Vec<u8>, Kept>) {
+        self.kept = kept;
     }
 
-    /// Makes a directory that the owner may write into until its own mode is set. One that is
-    /// there stays; anything else of that name has to go, which the plan has approved.
-    pub(crate) fn make_directory(&self, path: &[u8], replace: bool) -> Result<(), RestoreError> {
+    /// What could not be set.
+    pub(crate) fn excuses(&self) -> Excuses {
+        self.excuses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn excuse(&self, path: &[u8], note: impl FnOnce(&mut Excuse)) {
+        let mut excuses = self.excuses.lock().unwrap_or_else(PoisonError::into_inner);
+        note(excuses.entry(path.to_vec()).or_default());
+    }
+
+    /// Refuses to touch what is not any more what the safety file holds. What is gone by now
+    /// cannot be lost.
+    fn check_kept(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), RestoreError> {
+        let Some(kept) = self.kept.get(path) else { return Ok(()) };
+        match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(raw) if kept.is(&crate::sources::directory::stat(&raw)) => Ok(()),
+            Ok(_) => Err(RestoreError::TargetChanged { path: place(&self.to, path) }),
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.failed("look at", path)(error)),
+        }
+    }
+
+    /// Makes a directory with all its attributes, but that the owner may write into it until the
+    /// end: an interrupted restore that is started again finds nothing strange. One that is
+    /// there stays; anything else of that name has to go, which the plan has approved. Without
+    /// an item it is one that the point does not list.
+    pub(crate) fn make_directory(
+        &self,
+        path: &[u8],
+        item: Option<&Item>,
+        replace: bool,
+    ) -> Result<(), RestoreError> {
         if path.is_empty() {
             return Ok(());
         }
         let failed = self.failed("make the directory", path);
         let (parent, name) = self.parent(path)?;
         if replace {
+            self.check_kept(&parent, name, path)?;
             match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT | Errno::ISDIR | Errno::PERM) => {}
                 Err(error) => return Err(failed(error)),
             }
         }
-        match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let made = match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(error) => return Err(failed(error)),
-        }
+        };
         // Of what was there already it must be known that it is a directory, not a link to one.
-        self.root.directory(path).map(|_| ()).map_err(failed)
+        let fd = self.root.directory(path).map_err(&failed)?;
+        if let Some(item) = item.filter(|_| made) {
+            self.set_owner_and_attributes(&fd, path, item)?;
+            let mode = Mode::from_raw_mode(item.mode | 0o700);
+            rustix::fs::fchmod(&fd, mode).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Lets the owner write into a directory that forbids it; its mode is set again at the end.
@@ -80,22 +184,17 @@ impl Target {
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode | 0o700)).map_err(failed)
     }
 
-    /// Begins a file under its temporary name; what an interrupted restore left there goes.
+    /// Begins a file under its temporary name.
     pub(crate) fn begin_file(&self, path: &[u8], size: u64) -> Result<File, RestoreError> {
         let failed = self.failed("write", path);
         let (parent, _) = self.parent(path)?;
-        let temporary = temporary_name(path);
+        let temporary = self.temporary_name(path);
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        let file = match rustix::fs::openat(&parent, &temporary[..], flags, mode) {
-            Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&parent, &temporary[..], AtFlags::empty()).map_err(&failed)?;
-                rustix::fs::openat(&parent, &temporary[..], flags, mode)
-            }
-            other => other,
-        };
-        let file = File::from(file.map_err(&failed)?);
+        let file = rustix::fs::openat(&parent, &temporary[..], flags, mode).map_err(&failed)?;
+        self.begin(path, &temporary);
+        let file = File::from(file);
         if size > 0 {
             // Holes stay holes: they are never written.
             rustix::fs::ftruncate(&file, size).map_err(failed)?;
@@ -107,7 +206,7 @@ impl Target {
     pub(crate) fn reopen_file(&self, path: &[u8]) -> Result<File, RestoreError> {
         let (parent, _) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&parent, &temporary_name(path)[..], flags, Mode::empty())
+        rustix::fs::openat(&parent, &self.temporary_name(path)[..], flags, Mode::empty())
             .map(File::from)
             .map_err(self.failed("write", path))
     }
@@ -136,7 +235,7 @@ impl Target {
         replace: bool,
     ) -> Result<(), RestoreError> {
         self.set_attributes(file, path, item)?;
-        self.rename(path, &temporary_name(path), replace)
+        self.rename(path, &self.temporary_name(path), replace)
     }
 
     /// Makes another name of a file that was restored.
@@ -144,15 +243,29 @@ impl Target {
         &self,
         leader: &[u8],
         path: &[u8],
+        item: &Item,
         replace: bool,
     ) -> Result<(), RestoreError> {
         let failed = self.failed("link", path);
         let (from, from_name) = self.parent(leader)?;
         let (parent, _) = self.parent(path)?;
-        let temporary = temporary_name(path);
-        self.clear(&parent, &temporary, &failed)?;
-        rustix::fs::linkat(&from, from_name, &parent, &temporary[..], AtFlags::empty())
-            .map_err(failed)?;
+        let temporary = self.temporary_name(path);
+        match rustix::fs::linkat(&from, from_name, &parent, &temporary[..], AtFlags::empty()) {
+            Ok(()) => self.begin(path, &temporary),
+            // A file system without further names, or one that has enough of them: a copy.
+            Err(Errno::PERM | Errno::MLINK | Errno::NOTSUP) => {
+                self.excuse(path, |excuse| excuse.link = true);
+                let mut from = self.root.file(leader).map_err(&failed)?;
+                let mut copy = self.begin_file(path, 0)?;
+                std::io::copy(&mut from, &mut copy).map_err(|source| RestoreError::Write {
+                    what: "write",
+                    path: place(&self.to, path),
+                    source,
+                })?;
+                return self.finish_file(&copy, path, item, replace);
+            }
+            Err(error) => return Err(failed(error)),
+        }
         self.rename(path, &temporary, replace)?;
         // Renaming one name of a file over another of the same file does nothing.
         match rustix::fs::unlinkat(&parent, &temporary[..], AtFlags::empty()) {
@@ -170,9 +283,9 @@ impl Target {
     ) -> Result<(), RestoreError> {
         let failed = self.failed("make the link", path);
         let (parent, _) = self.parent(path)?;
-        let temporary = temporary_name(path);
-        self.clear(&parent, &temporary, &failed)?;
+        let temporary = self.temporary_name(path);
         rustix::fs::symlinkat(&item.link_target[..], &parent, &temporary[..]).map_err(failed)?;
+        self.begin(path, &temporary);
         self.link_attributes(&parent, &temporary, path, item)?;
         self.rename(path, &temporary, replace)
     }
@@ -187,9 +300,12 @@ impl Target {
             }
             ItemKind::Symlink => {
                 let (parent, name) = self.parent(path)?;
+                self.check_kept(&parent, name, path)?;
                 self.link_attributes(&parent, name, path, item)
             }
             ItemKind::File | ItemKind::Other(_) => {
+                let (parent, name) = self.parent(path)?;
+                self.check_kept(&parent, name, path)?;
                 let file = self.root.file(path).map_err(failed)?;
                 self.set_attributes(file, path, item)
             }
@@ -203,24 +319,46 @@ impl Target {
 
     fn set_attributes(&self, fd: impl AsFd, path: &[u8], item: &Item) -> Result<(), RestoreError> {
         let failed = self.failed("set the attributes of", path);
+        // Before the mode: changing the owner takes set-user-id bits away.
+        self.set_owner_and_attributes(&fd, path, item)?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(item.mode)).map_err(&failed)?;
+        rustix::fs::futimens(&fd, &times(item)).map_err(failed)
+    }
+
+    fn set_owner_and_attributes(
+        &self,
+        fd: impl AsFd,
+        path: &[u8],
+        item: &Item,
+    ) -> Result<(), RestoreError> {
+        let failed = self.failed("set the attributes of", path);
         if self.rights.owners {
-            // Before the mode: changing the owner takes set-user-id bits away.
             let (uid, gid) = (Uid::from_raw(item.uid), Gid::from_raw(item.gid));
-            rustix::fs::fchown(&fd, Some(uid), Some(gid)).map_err(&failed)?;
+            match rustix::fs::fchown(&fd, Some(uid), Some(gid)) {
+                Ok(()) => {}
+                // Root of a user namespace, or a file system without owners.
+                Err(Errno::PERM | Errno::INVAL) => self.excuse(path, |excuse| excuse.owner = true),
+                Err(error) => return Err(failed(error)),
+            }
         }
         for attribute in &item.xattrs {
             let (name, value) = (&attribute.name[..], &attribute.value[..]);
             match rustix::fs::fsetxattr(&fd, name, value, XattrFlags::empty()) {
                 Ok(()) => {}
-                Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => {
-                    self.attributes_not_set.fetch_add(1, Ordering::Relaxed);
-                }
+                Err(
+                    Errno::NOTSUP
+                    | Errno::PERM
+                    | Errno::ACCESS
+                    | Errno::NOSPC
+                    | Errno::TOOBIG
+                    | Errno::RANGE,
+                ) => self.excuse(path, |excuse| {
+                    excuse.attributes.insert(attribute.name.to_vec());
+                }),
                 Err(error) => return Err(failed(error)),
             }
         }
-        self.remove_other_attributes(&fd, item).map_err(&failed)?;
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(item.mode)).map_err(&failed)?;
-        rustix::fs::futimens(&fd, &times(item)).map_err(failed)
+        self.remove_other_attributes(&fd, item).map_err(failed)
     }
 
     /// Takes away attributes of the user's own that the item does not have.
@@ -245,7 +383,11 @@ impl Target {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if self.rights.owners {
             let (uid, gid) = (Uid::from_raw(item.uid), Gid::from_raw(item.gid));
-            rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags).map_err(&failed)?;
+            match rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags) {
+                Ok(()) => {}
+                Err(Errno::PERM | Errno::INVAL) => self.excuse(path, |excuse| excuse.owner = true),
+                Err(error) => return Err(failed(error)),
+            }
         }
         rustix::fs::utimensat(parent, name, &times(item), flags).map_err(failed)
     }
@@ -256,42 +398,52 @@ impl Target {
         let failed = self.failed("rename", path);
         let (parent, name) = self.parent(path)?;
         if replace {
+            self.check_kept(&parent, name, path)?;
             // An empty directory gives way to a file only when it is removed first.
             match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOTDIR | Errno::NOENT) => {}
                 Err(error) => return Err(failed(error)),
             }
-            return rustix::fs::renameat(&parent, temporary, &parent, name).map_err(failed);
+            rustix::fs::renameat(&parent, temporary, &parent, name).map_err(failed)?;
+            self.ended(path, temporary);
+            return Ok(());
         }
         let flags = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(&parent, temporary, &parent, name, flags) {
-            Ok(()) => Ok(()),
-            Err(Errno::EXIST) => {
-                self.clear(&parent, temporary, &failed)?;
-                Err(RestoreError::TargetChanged { path: place(&self.to, path) })
+            Ok(()) => {
+                self.ended(path, temporary);
+                Ok(())
             }
+            Err(Errno::EXIST) => Err(RestoreError::TargetChanged { path: place(&self.to, path) }),
             // A file system that cannot: look first.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 if rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-                    self.clear(&parent, temporary, &failed)?;
                     return Err(RestoreError::TargetChanged { path: place(&self.to, path) });
                 }
-                rustix::fs::renameat(&parent, temporary, &parent, name).map_err(failed)
+                rustix::fs::renameat(&parent, temporary, &parent, name).map_err(failed)?;
+                self.ended(path, temporary);
+                Ok(())
             }
             Err(error) => Err(failed(error)),
         }
     }
 
-    fn clear(
-        &self,
-        parent: &OwnedFd,
-        name: &[u8],
-        failed: &dyn Fn(Errno) -> RestoreError,
-    ) -> Result<(), RestoreError> {
-        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(failed(error)),
-        }
+    /// The name under which a file is written, in its directory: no other run's, nor a user's.
+    fn temporary_name(&self, path: &[u8]) -> Vec<u8> {
+        let digest = Sha256::digest(path);
+        format!("{}-{}.partial", self.run, hex::encode(&digest[..8])).into_bytes()
+    }
+
+    /// Notes that a temporary name was made, so that an error does not leave it behind.
+    fn begin(&self, path: &[u8], temporary: &[u8]) {
+        let name = (split(path).0.to_vec(), temporary.to_vec());
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+    }
+
+    /// Notes that a temporary name is no more.
+    fn ended(&self, path: &[u8], temporary: &[u8]) {
+        let name = (split(path).0.to_vec(), temporary.to_vec());
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
     }
 
     /// The open directory above a path, made where the point does not list it.
@@ -299,7 +451,7 @@ impl Target {
         let (parent, name) = split(path);
         let directory = match self.root.directory(parent) {
             Err(Errno::NOENT) if !parent.is_empty() => {
-                self.make_directory(parent, false)?;
+                self.make_directory(parent, None, false)?;
                 self.root.directory(parent)
             }
             other => other,
@@ -313,15 +465,59 @@ impl Target {
     }
 }
 
-/// The name under which a file is written: the same each time, so that starting again leaves
-/// nothing behind.
-fn temporary_name(path: &[u8]) -> Vec<u8> {
-    let digest = Sha256::digest(path);
-    format!(".strongroom-{}.partial", hex::encode(&digest[..8])).into_bytes()
+impl Drop for Target {
+    /// What was begun and not finished is plaintext that nobody expects there.
+    fn drop(&mut self) {
+        let begun = std::mem::take(self.begun.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for (parent, name) in begun {
+            if let Ok(parent) = self.root.directory(&parent) {
+                // It is gone, or the file system is: nothing more can be done.
+                let _ = rustix::fs::unlinkat(&parent, &name[..], AtFlags::empty());
+            }
+        }
+    }
 }
 
 fn times(item: &Item) -> Timestamps {
     let modified = Timespec { tv_sec: item.modified.seconds, tv_nsec: item.modified.nanos.into() };
     // The time of last reading was not kept: it is set to the same.
     Timestamps { last_access: modified, last_modification: modified }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto_types::env::SystemRandom;
+
+    use super::*;
+
+    #[test]
+    fn invariant_p1_what_changed_since_the_safety_copy_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = || Target::open(temp.path(), Rights { owners: false }, &SystemRandom).unwrap();
+        let name = b"file";
+        let stat = || {
+            let found = std::fs::File::open(temp.path().join("file")).unwrap();
+            crate::sources::directory::stat(&rustix::fs::fstat(&found).unwrap())
+        };
+        std::fs::write(temp.path().join("file"), "kept").unwrap();
+        let kept = HashMap::from([(name.to_vec(), Kept::of(&stat()))]);
+        let mut target = open();
+        target.keep(kept.clone());
+        let temporary = target.temporary_name(name);
+        target.begin_file(name, 0).unwrap();
+        target.rename(name, &temporary, true).unwrap();
+        assert_eq!(std::fs::read(temp.path().join("file")).unwrap(), b"");
+        drop(target);
+
+        std::fs::write(temp.path().join("file"), "written meanwhile").unwrap();
+        let mut target = open();
+        target.keep(kept);
+        let temporary = target.temporary_name(name);
+        target.begin_file(name, 0).unwrap();
+        let refused = target.rename(name, &temporary, true);
+        assert!(matches!(refused, Err(RestoreError::TargetChanged { .. })));
+        drop(target);
+        assert_eq!(std::fs::read(temp.path().join("file")).unwrap(), b"written meanwhile");
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1, "nothing is left behind");
+    }
 }

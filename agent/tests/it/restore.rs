@@ -53,6 +53,20 @@ async fn invariant_a1_the_recovery_key_alone_opens_everything() {
     assert_eq!(report.safety_file, None);
 }
 
+/// Temporary files right in a directory.
+fn partials(to: &Path) -> Vec<String> {
+    std::fs::read_dir(to)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".partial"))
+        .collect()
+}
+
+fn tree_mode(root: &Path, path: &str) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o7777
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn restore_again_finds_nothing_to_do() {
     let story = rich().await;
@@ -62,25 +76,19 @@ async fn restore_again_finds_nothing_to_do() {
     let plan = plan(&point, &options(&to)).await;
     assert!(plan.changes_nothing(), "{:?}", plan.totals);
     assert_eq!(plan.totals.unchanged, point.manifest().totals.items);
-    // What was interrupted is completed: one file is missing, one was begun, one is empty.
+    // What was interrupted is completed. A name that looks like one of ours may be a person's.
     std::fs::remove_file(to.join("conf/zero")).unwrap();
     std::fs::remove_file(to.join("big")).unwrap();
-    for name in [&b"big"[..], b"conf/zero"] {
-        let digest = proto_types::BundleId::of(name);
-        let partial = format!(".strongroom-{}.partial", hex::encode(&digest.as_bytes()[..8]));
-        std::fs::write(to.join(Path::new(partial.as_str())), b"half").unwrap();
-    }
-    let _ = std::fs::remove_file(to.join("conf").join("x"));
+    let digest = proto_types::BundleId::of(b"big");
+    let partial = format!(".strongroom-{}.partial", hex::encode(&digest.as_bytes()[..8]));
+    tree::write(&to, &partial, b"half");
+    // Directories are left with their attributes, but so that the owner may write into them.
+    tree::mode(&to, "secrets", 0o700 | tree_mode(&story.source(), "secrets"));
     let report = story.restore(1, &to).await;
     assert_eq!(report.totals.create, 2);
-    let left: Vec<_> = std::fs::read_dir(&to)
-        .unwrap()
-        .map(|e| e.unwrap().file_name())
-        .filter(|name| name.to_string_lossy().ends_with(".partial"))
-        .collect();
-    // The one of a file in another directory is not in the way of anything.
-    assert_eq!(left.len(), 1);
-    std::fs::remove_file(to.join(&left[0])).unwrap();
+    let left = partials(&to);
+    assert_eq!(left, [partial.clone()], "what another made stays");
+    std::fs::remove_file(to.join(&partial)).unwrap();
     tree::times(&to, ".", 0, 0);
     story.restore(1, &to).await;
     tree::assert_equal(&story.source(), &to);
@@ -249,6 +257,42 @@ async fn invariant_b3_a_damaged_copy_is_found_and_another_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn restore_that_fails_says_where_the_safety_file_is() {
+    let story = rich().await;
+    let to = story.path("to");
+    std::fs::create_dir(&to).unwrap();
+    tree::write(&to, "big", b"mine");
+    let point = story.open(1).await;
+    let overwrite = policy(&options(&to), ConflictPolicy::Overwrite);
+    let plan = plan(&point, &overwrite).await;
+    // Appeared after the plan was made, so it is in no safety file.
+    tree::write(&to, "link", b"appeared");
+    let done = agent::restore::execute(&point, &plan, &overwrite, Arc::new(NoProgress)).await;
+    let error = done.unwrap_err();
+    assert_eq!(error.code(), Code::Conflict);
+    let RestoreError::Unfinished { safety_file, .. } = &error else { panic!("{error}") };
+    assert!(safety_file.exists());
+    assert!(error.to_string().contains(&safety_file.display().to_string()), "{error}");
+    assert_eq!(std::fs::read(to.join("link")).unwrap(), b"appeared");
+    assert!(partials(&to).is_empty(), "nothing half written is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_waits_for_no_other_into_the_same_target() {
+    let story = rich().await;
+    let to = story.path("to");
+    std::fs::create_dir(&to).unwrap();
+    let other = std::fs::File::open(&to).unwrap();
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let error = restore(&story.open(1).await, &options(&to)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Busy);
+    assert_eq!(std::fs::read_dir(&to).unwrap().count(), 0);
+    drop(other);
+    story.restore(1, &to).await;
+    tree::assert_equal(&story.source(), &to);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn restore_that_does_not_equal_the_point_says_so() {
     let story = rich().await;
     let to = story.path("to");
@@ -278,6 +322,7 @@ async fn restore_does_not_replace_what_appeared_after_the_plan() {
     let done = agent::restore::execute(&point, &plan, &options, Arc::new(NoProgress)).await;
     assert_eq!(done.unwrap_err().code(), Code::Conflict);
     assert_eq!(std::fs::read(to.join("big")).unwrap(), b"appeared");
+    assert!(partials(&to).is_empty(), "nothing half written is left behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]
