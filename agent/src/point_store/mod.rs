@@ -12,8 +12,8 @@ use futures::stream::BoxStream;
 use proto::ApiError;
 use proto::env::BoxFuture;
 use proto_types::{
-    BundleId, BundleKind, ClusterId, Code, Epoch, FleetId, LogTime, ParseIdError, PointNameError, Sequence,
-    check_cluster_name,
+    BundleId, BundleKind, ClusterId, Code, Epoch, FleetId, LogTime, ParseIdError, PointNameError,
+    Sequence, check_cluster_name,
 };
 use serde::{Deserialize, Serialize};
 
