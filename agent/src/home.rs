@@ -60,6 +60,15 @@ pub enum HomeError {
         /// The directory.
         path: PathBuf,
     },
+    /// Others could put their keys in the place of ours.
+    #[error(
+        "others may write into {}, where keys are kept: take that right away with chmod go-w, or \
+         use another directory", path.display()
+    )]
+    Shared {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The file system refused.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
@@ -81,6 +90,7 @@ impl HomeError {
             Self::KeyMissing { .. } => Code::KeyMissing,
             Self::Key { source, .. } => source.code(),
             Self::Locked { .. } => Code::Busy,
+            Self::Shared { .. } => Code::PermissionDenied,
             Self::Io { source, .. } => io_code(source),
         }
     }
@@ -273,13 +283,16 @@ fn instance_id(directory: &Path, random: &dyn Random) -> Result<SessionId, HomeE
     Ok(id)
 }
 
+/// Makes a directory that its owner alone may use. One that is there stays as it is: it may be a
+/// person's, and is refused if others may write into it.
 pub(crate) fn make_directory(path: &Path) -> Result<(), HomeError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .and_then(|()| std::fs::set_permissions(path, PermissionsExt::from_mode(0o700)))
-        .map_err(io("make the directory", path))
+        .map_err(io("make the directory", path))?;
+    let mode = std::fs::metadata(path).map_err(io("look at", path))?.permissions().mode();
+    if mode & 0o022 == 0 { Ok(()) } else { Err(HomeError::Shared { path: path.to_owned() }) }
 }
 
 /// Writes a file that must not exist yet, readable to its owner only, and syncs it.

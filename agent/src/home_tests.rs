@@ -72,3 +72,17 @@ fn home_is_locked_keeps_its_instance_and_clears_the_spool() {
     assert_eq!(again.instance(), instance);
     assert!(!left.exists());
 }
+
+#[test]
+fn home_leaves_the_mode_of_a_directory_that_was_there() {
+    use std::os::unix::fs::PermissionsExt;
+    let temp = tempfile::tempdir().unwrap();
+    let mode = || std::fs::metadata(temp.path()).unwrap().permissions().mode() & 0o7777;
+    std::fs::set_permissions(temp.path(), PermissionsExt::from_mode(0o770)).unwrap();
+    let refused = init(temp.path(), &SystemRandom).unwrap_err();
+    assert_eq!((refused.code(), mode()), (Code::PermissionDenied, 0o770));
+    assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
+    std::fs::set_permissions(temp.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    init(temp.path(), &SystemRandom).unwrap();
+    assert_eq!(mode(), 0o755);
+}

@@ -10,7 +10,6 @@ mod story;
 mod tree;
 
 use std::io::Write;
-use std::time::Instant;
 
 use story::Story;
 
@@ -19,14 +18,6 @@ fn peak_mebibytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-}
-
-/// CPU time of this process, agent and fleet together, in milliseconds.
-fn cpu_millis() -> u64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    // Hundredths of a second, in user and in kernel mode.
-    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum()
 }
 
 /// A file that neither compresses nor repeats.
@@ -61,52 +52,4 @@ async fn memory_of_a_backup_stays_under_128_mebibytes() {
     assert!(!story.backup().await.base_manifest_id.is_empty());
     let peak = peak_mebibytes();
     assert!(peak < 128, "{peak} MiB resident");
-}
-
-/// Run with `cargo test --release -p agent --test memory -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "prints figures; the floors are in benches/"]
-async fn speed_of_backup_and_restore() {
-    let mut story = Story::begin().await;
-    many(&story.source(), 10_000);
-    let wait = Instant::now();
-    while wait.elapsed().as_millis() < 200 {
-        std::thread::yield_now();
-    }
-    let mut figures = Vec::new();
-    let start = || (Instant::now(), cpu_millis());
-    let mut told = |what: &str, (at, cpu): (Instant, u64)| {
-        figures.push(format!("{what}: {:?}, cpu {} ms", at.elapsed(), cpu_millis() - cpu));
-    };
-    let at = start();
-    story.backup().await;
-    told("first, 10,000 files", at);
-    for _ in 0..2 {
-        let at = start();
-        assert!(story.backup().await.unchanged);
-        told("unchanged", at);
-    }
-    for number in 0..100 {
-        tree::write(&story.source(), &format!("d{number:03}/f{number}00"), b"changed");
-    }
-    let at = start();
-    assert!(!story.backup().await.unchanged);
-    told("1 % changed", at);
-    story.start_agent();
-    let at = start();
-    story.backup().await;
-    told("after a restart", at);
-    let at = start();
-    let to = story.path("to");
-    story.restore(3, &to).await;
-    told("restore, 10,000 files", at);
-
-    let mut story = Story::begin().await;
-    story.fleet.lock().faults.forget_config = true;
-    big(&story.source().join("big"), 1024);
-    let at = start();
-    story.backup().await;
-    told("first, 1 GiB", at);
-    figures.push(format!("peak: {} MiB", peak_mebibytes()));
-    std::io::stderr().write_all((figures.join("\n") + "\n").as_bytes()).unwrap();
 }

@@ -230,6 +230,7 @@ impl Run<'_> {
         point: &v1::Point,
     ) -> Result<Previous, BackupError> {
         let mut previous = previous.ok_or(BackupError::Lost)?;
+        let since = (previous.head.sequence, previous.head.manifest);
         previous.head.sequence = Sequence::new(point.sequence);
         let mut changes = Vec::new();
         if let Some(hints) = hints {
@@ -240,7 +241,7 @@ impl Run<'_> {
             );
             previous.hints = hints;
         }
-        self.note_hints(&previous.head, changes, false).await;
+        self.note_hints(Some(since), &previous.head, changes).await;
         Ok(previous)
     }
 
@@ -282,19 +283,22 @@ impl Run<'_> {
             needs: made.needs,
         };
         let changes = super::previous::hint_changes(&previous, old.as_ref());
-        self.note_hints(&previous.head, changes, old.is_none()).await;
+        let since = old.map(|old| (old.head.sequence, old.head.manifest));
+        self.note_hints(since, &previous.head, changes).await;
         Ok(previous)
     }
 
     /// Writes what changed of the hints, with the head they now belong to.
-    async fn note_hints(&self, head: &Head, changes: Vec<(ItemKey, Option<Hint>)>, reset: bool) {
+    async fn note_hints(
+        &self,
+        since: Option<(Sequence, BundleId)>,
+        head: &Head,
+        changes: Vec<(ItemKey, Option<Hint>)>,
+    ) {
         let head = (head.sequence, head.manifest);
         let hints = self.engine.hints.clone();
         let noted = self.engine.env.blocking("note hints", move || {
-            if reset {
-                hints.reset()?;
-            }
-            hints.note(head, changes.iter().map(|(key, hint)| (key, *hint)))
+            hints.note(since, head, changes.iter().map(|(key, hint)| (key, *hint)))
         });
         match noted.await {
             Ok(Ok(())) => {}

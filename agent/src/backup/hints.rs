@@ -110,18 +110,19 @@ impl Hints {
         Ok(items.iter().map(|item| known.get(&name(&item.key)).copied()).collect())
     }
 
-    /// Forgets everything, for a new lineage or after another agent's points.
-    pub(crate) fn reset(&self) -> Result<(), sled::Error> {
-        self.db.clear()
-    }
-
-    /// Notes the head that was acknowledged, with what changed. One batch: hints and head belong
-    /// together.
+    /// Notes the head that was acknowledged, with what changed since the one before. One batch:
+    /// hints and head belong together. What is there of another head, or where there was none
+    /// before, is of files as nobody knows them: it is forgotten first.
     pub(crate) fn note<'a>(
         &self,
+        since: Option<(Sequence, BundleId)>,
         head: (Sequence, BundleId),
         changed: impl Iterator<Item = (&'a ItemKey, Option<Hint>)>,
     ) -> Result<(), sled::Error> {
+        let since = since.map(head_value);
+        if self.db.get(HEAD_KEY)?.as_deref() != since.as_ref().map(|value| &value[..]) {
+            self.db.clear()?;
+        }
         let mut buckets: BTreeMap<u16, Bucket> = BTreeMap::new();
         for (item, hint) in changed {
             let name = name(item);
@@ -218,8 +219,8 @@ mod tests {
             let hints = Hints::open(temp.path()).unwrap();
             assert_eq!(hints.load(head, &items).unwrap(), [None, None]);
             let changed = [(&items[0].key, Some(HINT)), (&items[1].key, Some(HINT))];
-            hints.note(head, changed.into_iter()).unwrap();
-            hints.note(head, [(&items[1].key, None)].into_iter()).unwrap();
+            hints.note(None, head, changed.into_iter()).unwrap();
+            hints.note(Some(head), head, [(&items[1].key, None)].into_iter()).unwrap();
         }
         let hints = Hints::open(temp.path()).unwrap();
         assert_eq!(hints.load(head, &items).unwrap(), [Some(HINT), None]);
@@ -227,5 +228,8 @@ mod tests {
         assert_eq!(hints.load(other, &items).unwrap(), [None, None]);
         let forked = (head.0, BundleId::ZERO);
         assert_eq!(hints.load(forked, &items).unwrap(), [None, None]);
+        // Noted on top of another head, the old ones must not come back under the new one.
+        hints.note(Some(other), forked, [(&items[1].key, Some(HINT))].into_iter()).unwrap();
+        assert_eq!(hints.load(forked, &items).unwrap(), [None, Some(HINT)]);
     }
 }

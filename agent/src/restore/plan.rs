@@ -302,10 +302,12 @@ pub(crate) fn decide(
             (Action::Skip, Reason::AttributesDiffer)
         }
         Observed::Times => (Action::Adjust, Reason::AttributesDiffer),
-        // The directory that a person named as the target is theirs to give.
-        Observed::Attributes if is_root && policy != ConflictPolicy::Skip => {
+        // The directory that a person named as the target is theirs: who may look into it is
+        // changed only where that was asked for.
+        Observed::Attributes if is_root && policy == ConflictPolicy::Overwrite => {
             (Action::Adjust, Reason::AttributesDiffer)
         }
+        Observed::Attributes if is_root => (Action::Skip, Reason::AttributesDiffer),
         Observed::Attributes => differs(Reason::AttributesDiffer),
         Observed::Content => differs(Reason::ContentDiffers),
         Observed::Other => differs(Reason::OtherKind),

@@ -119,7 +119,8 @@ fn plan_decides_by_policy() {
     assert_eq!(decided(Observed::Special, false, false), never);
     let adjust = [Action::Skip, Action::Adjust, Action::Adjust];
     assert_eq!(decided(Observed::Times, false, false), adjust);
-    assert_eq!(decided(Observed::Attributes, true, false), adjust);
+    let theirs = [Action::Skip, Action::Adjust, Action::Skip];
+    assert_eq!(decided(Observed::Attributes, true, false), theirs);
     assert_eq!(decided(Observed::Times, false, true), [Action::Unchanged; 3]);
     assert_eq!(decided(Observed::Attributes, false, true), [Action::Unchanged; 3]);
     assert_eq!(decided(Observed::Other, false, true), differs);

@@ -146,10 +146,14 @@ impl Target {
         item: Option<&Item>,
         replace: bool,
     ) -> Result<(), RestoreError> {
-        if path.is_empty() {
-            return Ok(());
-        }
         let failed = self.failed("make the directory", path);
+        if path.is_empty() {
+            // It was made when it was opened.
+            return match item {
+                Some(item) => self.begin_directory(self.root.fd(), path, item),
+                None => Ok(()),
+            };
+        }
         let (parent, name) = self.parent(path)?;
         if replace {
             self.check_kept(&parent, name, path)?;
@@ -165,12 +169,17 @@ impl Target {
         };
         // Of what was there already it must be known that it is a directory, not a link to one.
         let fd = self.root.directory(path).map_err(&failed)?;
-        if let Some(item) = item.filter(|_| made) {
-            self.set_owner_and_attributes(&fd, path, item)?;
-            let mode = Mode::from_raw_mode(item.mode | 0o700);
-            rustix::fs::fchmod(&fd, mode).map_err(failed)?;
+        match item.filter(|_| made) {
+            Some(item) => self.begin_directory(&fd, path, item),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Gives a new directory what it is to have, but that its owner may write into it.
+    fn begin_directory(&self, fd: &OwnedFd, path: &[u8], item: &Item) -> Result<(), RestoreError> {
+        self.set_owner_and_attributes(fd, path, item)?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(item.mode | 0o700))
+            .map_err(self.failed("set the attributes of", path))
     }
 
     /// Lets the owner write into a directory that forbids it; its mode is set again at the end.
