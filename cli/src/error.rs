@@ -147,9 +147,20 @@ from_errors!(
     agent::home::HomeError,
     agent::opened::PointError,
     agent::point_store::StoreError,
-    agent::restore::RestoreError,
     coordinator::config::ConfigError,
 );
+
+impl From<agent::restore::RestoreError> for CliError {
+    fn from(error: agent::restore::RestoreError) -> Self {
+        let said = Self::new(error.code(), chain(&error));
+        match said.code {
+            Code::NoSpace => {
+                said.with_remedy("free space at the target, then start the restore again")
+            }
+            _ => said,
+        }
+    }
+}
 
 /// An error's sentence with its causes, each said once.
 fn chain(error: &dyn std::error::Error) -> String {

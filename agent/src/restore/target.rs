@@ -92,10 +92,10 @@ impl Target {
         let write = |what, source| RestoreError::Write { what, path: to.to_owned(), source };
         std::fs::create_dir_all(to).map_err(|error| write("make the directory", error))?;
         let root = Root::open(to).map_err(|error| write("open", error.into()))?;
-        match rustix::fs::flock(root.fd(), FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Err(RestoreError::Busy { path: to.to_owned() }),
-            // A file system without locks: a restore does not wait for one.
-            Ok(()) | Err(_) => {}
+        // Other errors are of file systems without locks: a restore does not wait for one.
+        let locked = rustix::fs::flock(root.fd(), FlockOperation::NonBlockingLockExclusive);
+        if locked == Err(Errno::WOULDBLOCK) {
+            return Err(RestoreError::Busy { path: to.to_owned() });
         }
         let run = format!(".strongroom-{:016x}", random.next_u64());
         Ok(Self {

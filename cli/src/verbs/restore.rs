@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use agent::OpenedPoint;
 use agent::patterns::Patterns;
-use agent::point_store::PointSelector;
+use agent::point_store::{PointSelector, ProofInfo};
 use agent::restore::{
     self, Action, ConflictPolicy, ItemDiff, PlannedItem, RestoreOptions, RestorePlan, RestoreReport,
 };
+use bundle::{Proof, ProofState};
 use clap::{Args, ValueEnum};
 use proto::v1::ReadPurpose;
 use proto_types::{ByteCount, LogTime, PointName, Sequence};
@@ -94,6 +95,8 @@ struct RestoreView<'a> {
     /// Whether anything was, or would have been, written.
     changed: bool,
     trust: TrustView,
+    /// Sources that the signed manifest does not call proved.
+    not_proved: Vec<ProofInfo>,
     plan: PlanView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     diff: Option<Vec<ItemDiff>>,
@@ -200,6 +203,7 @@ async fn restore(
         to: &arguments.to,
         changed: report.is_some() && !plan.changes_nothing(),
         trust,
+        not_proved: not_proved(opened),
         plan: PlanView { totals: plan.totals, items: looks_only.then_some(&plan.items[..]) },
         diff,
         report,
@@ -210,14 +214,33 @@ async fn restore(
 fn describe_point(opened: &OpenedPoint, context: &Context) -> String {
     let info = opened.info();
     let zone = context.now.time_zone();
-    format!(
+    let mut text = format!(
         "point {}@{}, committed {} ({} ago), {}\n",
         info.cluster_name,
         info.sequence,
         when::local(info.committed_ms, zone),
         when::age(info.committed_ms, LogTime::max(context.log_now(), info.committed_ms)),
         count(info.items, "item")
-    )
+    );
+    for proof in not_proved(opened) {
+        let (source, reason) = (plain(&proof.source), plain(&proof.reason));
+        text.push_str(&format!("  source {source} is {}: {reason}\n", proof.state));
+    }
+    text
+}
+
+/// What the signed manifest says is not proved, whatever the store says of it.
+fn not_proved(opened: &OpenedPoint) -> Vec<ProofInfo> {
+    let unproved = |proof: &Proof| {
+        let (state, reason) = match &proof.state {
+            ProofState::Proved => return None,
+            ProofState::Unproved(reason) => ("unproved", reason),
+            ProofState::Failed(reason) => ("failed", reason),
+        };
+        let (source, state) = (proof.source.clone(), state.to_owned());
+        Some(ProofInfo { source, state, reason: reason.clone() })
+    };
+    opened.manifest().proofs.iter().filter_map(unproved).collect()
 }
 
 /// The plan for people: what would surprise first, then what is new.
@@ -302,6 +325,13 @@ impl RestoreView<'_> {
         ));
         if !report.owners {
             text.push_str("owners were left as they are: only root may set them\n");
+        }
+        for item in &report.not_set {
+            text.push_str(&format!(
+                "could not be set here: {} of {}\n",
+                item.what,
+                plain(&item.path)
+            ));
         }
         if report.attributes_not_set > 0 {
             text.push_str(&format!(
