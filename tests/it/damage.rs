@@ -152,6 +152,14 @@ async fn bad_input_damaged_log_state_or_identity_refuses_to_start_and_names_the_
     refused(&fleet, &mut problems, "another node's data", Code::InvalidConfig, &parts).await;
     kept.put_back();
 
+    // All of it gone, as after a lost disk: the others know this node, so it is not taken for new.
+    std::fs::remove_dir_all(&data).expect("removed");
+    for start in ["the first start of a wiped node", "the second start of a wiped node"] {
+        let parts = ["node 3 is empty", "Correct data_dir", rejoin];
+        refused(&fleet, &mut problems, start, Code::Damaged, &parts).await;
+    }
+    kept.put_back();
+
     // The ledger is only a ledger: gone or garbage, it is made anew from the bundles.
     std::fs::remove_dir_all(data.join("ledger")).expect("removed");
     fleet.start_node(3).await;

@@ -192,6 +192,10 @@ async fn operable_sigterm_ends_well_in_seconds_and_hands_leadership_over_without
         // Handed over, not timed out: far below an election.
         assert!(slowest < Duration::from_secs(3), "a write took {slowest:?}");
         let log = fleet.node(leader).log();
+        let handed =
+            log.events().into_iter().rev().find(|event| event.is("leadership_handed_over"));
+        let handed = handed.expect("the leader says that it handed over");
+        assert_eq!(handed.field("moved"), "true", "{}", handed.line());
         assert_eq!(log.named("stopping").len(), log.named("serving").len());
         fleet.start_node(leader).await;
         fleet.caught_up(leader).await;

@@ -15,6 +15,11 @@ impl Event {
     pub fn name(&self) -> &str {
         self.0["event"].as_str().unwrap_or("")
     }
+    /// Whether this is the event, told by its name or by its message.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        self.name() == name || self.field("message") == name
+    }
     /// `ERROR`, `WARN`, `INFO` or `DEBUG`.
     #[must_use]
     pub fn level(&self) -> &str {
