@@ -200,6 +200,33 @@ impl Home {
     pub fn bundle(&self, id: BundleId) -> PathBuf {
         self.bundles().join(id.to_string())
     }
+    /// Which items the last backup could not take as they should be, a line each; for this
+    /// machine's owner only, since paths are plaintext (invariant K1).
+    #[must_use]
+    pub fn skipped(&self) -> PathBuf {
+        self.directory.join("skipped.txt")
+    }
+    /// Forgets the list of the backup before.
+    pub(crate) fn clear_skipped(&self) -> Result<(), HomeError> {
+        let path = self.skipped();
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(io("remove", &path)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+    /// Adds to the list.
+    pub(crate) fn add_skipped(&self, lines: &str) -> Result<(), HomeError> {
+        let path = self.skipped();
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(lines.as_bytes()))
+            .map_err(io("write", &path))
+    }
     /// A file of the spool.
     #[must_use]
     pub fn spool(&self, name: &str) -> PathBuf {

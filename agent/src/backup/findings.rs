@@ -1,5 +1,5 @@
 //! What a person should know of a source, as findings of the fleet. They carry counts only: paths
-//! are plaintext (invariant K1) and stay in the agent's own log.
+//! are plaintext (invariant K1) and stay in a file of the agent's own directory.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,20 @@ const KINDS: [Trouble; 5] = [
 /// How often each kind of trouble occurred, per source.
 pub(crate) type Troubles = BTreeMap<(String, Trouble), u64>;
 
-/// Counts a source's troubles and writes their paths to the local log.
+/// Counts a source's troubles.
 pub(crate) fn count(troubles: &mut Troubles, source: &str, found: &[(Trouble, Vec<u8>)]) {
-    for (trouble, path) in found {
-        let path = String::from_utf8_lossy(path);
-        tracing::warn!(source, %path, trouble = kind(*trouble), "not backed up as it should be");
+    for (trouble, _) in found {
+        tracing::debug!(source, trouble = kind(*trouble), "not backed up as it should be");
         *troubles.entry((source.to_owned(), *trouble)).or_default() += 1;
     }
+}
+
+/// The same with their paths, a line each, for the list in the agent's directory.
+pub(crate) fn lines(source: &str, found: &[(Trouble, Vec<u8>)]) -> String {
+    let line = |(trouble, path): &(Trouble, Vec<u8>)| {
+        format!("{source}\t{}\t{}\n", kind(*trouble), path.escape_ascii())
+    };
+    found.iter().map(line).collect()
 }
 
 /// Why a source's part is not proved complete, if it is not.

@@ -20,7 +20,7 @@ use super::previous::Previous;
 use super::seal::{self, SealInput};
 use crate::config::SourceKind;
 use crate::progress::{Phase, Progress, ProgressEvent};
-use crate::sources::{DirectorySource, Entry, Listing, Source};
+use crate::sources::{DirectorySource, Entry, Listing, Source, Trouble};
 
 /// One backup.
 pub(super) struct Run<'a> {
@@ -36,14 +36,37 @@ pub(super) struct Run<'a> {
 type Outcome = (v1::Point, Previous, Troubles);
 
 impl Run<'_> {
+    /// Counts troubles for the fleet, and lists their paths for this machine's owner.
+    fn note(
+        &self,
+        troubles: &mut Troubles,
+        source: &str,
+        found: &[(Trouble, Vec<u8>)],
+    ) -> Result<(), BackupError> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        findings::count(troubles, source, found);
+        let home = &self.engine.home;
+        home.add_skipped(&findings::lines(source, found))?;
+        tracing::warn!(
+            source,
+            count = found.len(),
+            list = %home.skipped().display(),
+            "items are not backed up as they should be; the list names them"
+        );
+        Ok(())
+    }
+
     /// From listing to acknowledgement.
     pub(super) async fn run(&self, previous: Option<Previous>) -> Result<Outcome, BackupError> {
         self.progress.on(ProgressEvent::begin(Phase::Scanning));
+        self.engine.home.clear_skipped()?;
         let (sources, listings) = self.list().await?;
         let mut troubles = Troubles::new();
         let mut surveys = Vec::new();
         for (source, listing) in sources.iter().zip(listings) {
-            findings::count(&mut troubles, source.name(), &listing.troubles);
+            self.note(&mut troubles, source.name(), &listing.troubles)?;
             surveys.push(Survey::make(source.name(), listing.entries, previous.as_ref()));
         }
         if let Some(known) = &previous
@@ -113,7 +136,7 @@ impl Run<'_> {
             .blocking("read and seal", move || seal::seal(&input, &to_read))
             .await??;
         for (survey, found) in surveys.iter().zip(&output.troubles) {
-            findings::count(&mut troubles, &survey.source, found);
+            self.note(&mut troubles, &survey.source, found)?;
         }
         let assembled = assemble::assemble(&surveys, &output, previous.as_ref(), self.started)?;
         let proofs = files::proofs(&surveys, &troubles);
