@@ -276,6 +276,11 @@ impl Fleet {
         Ok(most)
     }
 
+    /// User and system time of all coordinators since their start.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        self.servers.iter().flatten().map(Server::cpu).sum()
+    }
+
     /// Stops all, and notes what they needed.
     pub(crate) fn stop(mut self, memory: &mut Memory) -> Result<()> {
         for server in self.servers.iter().flatten() {

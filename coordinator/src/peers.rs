@@ -102,7 +102,7 @@ impl Peers {
         let deadlines = Deadlines { connect, ..Deadlines::default() };
         let mut inner = BTreeMap::new();
         for (id, member) in members.iter().filter(|(id, _)| **id != this) {
-            let channel = lazy_channel(env.net.clone(), &member.address, tls.client(), deadlines)?;
+            let channel = lazy_channel(env.net.clone(), &member.address, tls.client(), deadlines);
             let stamp = Stamp {
                 fleet: number(fleet.to_string())?,
                 from: number(this.to_string())?,

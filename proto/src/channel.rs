@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use crate::env::{Connection, Net};
 use crate::error::ApiError;
+use crate::tls::ClientTls;
 use proto_types::Code;
 
 /// Deadlines of a channel.
@@ -34,31 +38,25 @@ impl Default for Deadlines {
 }
 
 /// A channel that connects when first used, and again when it broke.
-///
-/// # Errors
-/// When the TLS material is not valid.
+#[must_use]
 pub fn lazy_channel(
     net: Arc<dyn Net>,
     address: &str,
-    tls: ClientTlsConfig,
+    tls: ClientTls,
     deadlines: Deadlines,
-) -> Result<Channel, ApiError> {
-    let endpoint = endpoint(tls, deadlines)?;
+) -> Channel {
     let address = address.to_owned();
     let connector = service_fn(move |_: Uri| {
-        let (net, address) = (net.clone(), address.clone());
+        let (net, address, tls) = (net.clone(), address.clone(), tls.clone());
         async move {
-            net.connect(&address).await.map(TokioIo::new).map_err(|error| {
+            let connection = net.connect(&address).await.map_err(|error| {
                 std::io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
-            })
+            })?;
+            secured(connection, tls).await.map(TokioIo::new)
         }
     });
-    Ok(endpoint.connect_with_connector_lazy(connector))
-}
-
-fn endpoint(tls: ClientTlsConfig, deadlines: Deadlines) -> Result<Endpoint, ApiError> {
-    // The address is the connector's business; the URI only has to say https.
-    Endpoint::from_static("https://coordinator")
+    // Address and TLS are the connector's business: tonic wraps nothing around an http URI.
+    Endpoint::from_static("http://coordinator")
         .connect_timeout(deadlines.connect)
         .http2_keep_alive_interval(deadlines.keep_alive_interval)
         .keep_alive_timeout(deadlines.keep_alive_timeout)
@@ -66,13 +64,28 @@ fn endpoint(tls: ClientTlsConfig, deadlines: Deadlines) -> Result<Endpoint, ApiE
         // One megabyte messages at full speed need more than HTTP/2's 64 KiB window.
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
-        .tls_config(tls)
-        .map_err(|error| {
-            ApiError::new(
-                Code::Unauthenticated,
-                format!("certificate, key or CA cannot be used: {error}; are they PEM files?"),
-            )
-        })
+        .connect_with_connector_lazy(connector)
+}
+
+/// The handshake, and the server's first word after it. With TLS 1.3 a client is done before the
+/// server has looked at its certificate: only what comes next, HTTP/2's settings or an alert,
+/// tells whether it was accepted. Waited for here, a refusal has its reason; later it would be
+/// a connection that broke.
+async fn secured(
+    connection: Connection,
+    tls: ClientTls,
+) -> std::io::Result<BufReader<TlsStream<Connection>>> {
+    /// Holds the settings; larger reads go past the buffer.
+    const FIRST_WORD_BYTES: usize = 256;
+    let stream = TlsConnector::from(tls.config).connect(tls.server, connection).await?;
+    let mut stream = BufReader::with_capacity(FIRST_WORD_BYTES, stream);
+    if stream.fill_buf().await?.is_empty() {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "the coordinator closed the connection before it said a word",
+        ));
+    }
+    Ok(stream)
 }
 
 /// A channel to an agent's local socket.

@@ -1,10 +1,13 @@
 //! Mutual TLS between all parts: one certificate, its key, and the fleet's CA, from PEM files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use proto_types::Code;
+use proto_types::{Code, FleetId};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Deserialize;
-use tonic::transport::{Certificate, ClientTlsConfig, ServerTlsConfig};
+use tonic::transport::{Certificate, ServerTlsConfig};
 
 use crate::error::ApiError;
 use crate::identity::{Identity, coordinator_server_name};
@@ -27,6 +30,62 @@ pub struct TlsMaterial {
     certificate_pem: Vec<u8>,
     key_pem: Vec<u8>,
     identity: Identity,
+    client: ClientTls,
+}
+
+/// What a client of a fleet's coordinators shows, whom it trusts, and the name it expects.
+#[derive(Clone)]
+pub struct ClientTls {
+    pub(crate) config: Arc<rustls::ClientConfig>,
+    pub(crate) server: ServerName<'static>,
+}
+
+impl ClientTls {
+    /// Trusts the CA of `ca_pem`, expects a coordinator of `fleet`, and shows `certificate_pem`
+    /// with its `key_pem` where they are given.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` when something is not PEM, or the key is not the certificate's.
+    pub fn new(
+        ca_pem: &[u8],
+        own: Option<(&[u8], &[u8])>,
+        fleet: FleetId,
+    ) -> Result<Self, ApiError> {
+        let unusable = |what: &str, why: String| {
+            ApiError::new(
+                Code::Unauthenticated,
+                format!("the {what} cannot be used: {why}; is it the PEM file it should be?"),
+            )
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca_pem) {
+            let added = certificate
+                .map_err(|error| error.to_string())
+                .and_then(|der| roots.add(der).map_err(|error| error.to_string()));
+            added.map_err(|why| unusable("ca", why))?;
+        }
+        if roots.is_empty() {
+            return Err(unusable("ca", "it holds no certificate".to_owned()));
+        }
+        let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some((certificate_pem, key_pem)) => {
+                let chain = CertificateDer::pem_slice_iter(certificate_pem)
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|error| unusable("certificate", error.to_string()))?;
+                let key = PrivateKeyDer::from_pem_slice(key_pem)
+                    .map_err(|error| unusable("key", error.to_string()))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| unusable("key of this certificate", error.to_string()))?
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let server = ServerName::try_from(coordinator_server_name(fleet))
+            .map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
+        Ok(Self { config: Arc::new(config), server })
+    }
 }
 
 /// Makes ring the process's TLS provider. Call once, first thing in `main`.
@@ -67,12 +126,15 @@ impl TlsFiles {
                 format!("{} holds no PEM certificate", self.certificate.display()),
             )
         })?;
-        Ok(TlsMaterial {
-            ca_pem: read(&self.ca, "ca")?,
-            identity: Identity::from_certificate(&pem.contents)?,
-            certificate_pem,
-            key_pem: read(&self.key, "key")?,
-        })
+        let identity = Identity::from_certificate(&pem.contents)?;
+        let (ca_pem, key_pem) = (read(&self.ca, "ca")?, read(&self.key, "key")?);
+        let client = ClientTls::new(&ca_pem, Some((&certificate_pem, &key_pem)), identity.fleet)
+            .map_err(|error| error.during(&self.names()))?;
+        Ok(TlsMaterial { ca_pem, certificate_pem, key_pem, identity, client })
+    }
+
+    fn names(&self) -> String {
+        format!("{}, {}, {}", self.ca.display(), self.certificate.display(), self.key.display())
     }
 }
 
@@ -94,10 +156,7 @@ impl TlsMaterial {
 
     /// For a client of this fleet's coordinators.
     #[must_use]
-    pub fn client(&self) -> ClientTlsConfig {
-        ClientTlsConfig::new()
-            .identity(tonic::transport::Identity::from_pem(&self.certificate_pem, &self.key_pem))
-            .ca_certificate(Certificate::from_pem(&self.ca_pem))
-            .domain_name(coordinator_server_name(self.identity.fleet))
+    pub fn client(&self) -> ClientTls {
+        self.client.clone()
     }
 }

@@ -9,7 +9,7 @@ use tests::client::assert_refused;
 use tests::pki::Pki;
 use tests::raw::read_bundle;
 use tests::sealed::Content;
-use tests::{Answer, Cli, Fleet, Party, RawCluster, until};
+use tests::{Answer, Cli, Fleet, Party, RawCluster};
 
 use crate::restart::bundles_of;
 
@@ -34,21 +34,10 @@ async fn bad_input_strangers_and_other_clusters_get_nothing_and_hear_why() {
     fleet.assert_quiet(&[]);
 }
 
-/// What somebody is told whom the server's TLS turns away. With TLS 1.3 the client may have sent
-/// its request before the alert is there, and then only sees the connection close: asked again,
-/// as every client of ours does, it is told.
-async fn turned_away(party: &Party, address: &str) -> Result<v1::GetStatusResponse, ApiError> {
-    let refused = until("the reason is told", async || match status(party, address).await {
-        Ok(_) => panic!("a stranger was served"),
-        Err(error) => (error.code() != Code::Unavailable).then_some(error),
-    });
-    Err(refused.await)
-}
-
 async fn strangers(fleet: &Fleet) {
     let address = fleet.address(1);
     let nobody = Party::without_certificate(&fleet.pki.ca(), fleet.id);
-    let refused = turned_away(&nobody, &address).await;
+    let refused = status(&nobody, &address).await;
     assert_refused("no certificate", refused, Code::Unauthenticated, &["certificate", "give"]);
 
     // Of another fleet: each side finds the other one out.
@@ -59,7 +48,7 @@ async fn strangers(fleet: &Fleet) {
     let refused = status(&Party::with(&files), &address).await;
     assert_refused("trusts another CA", refused, Code::WrongFleet, &["another fleet", "check"]);
     let mixed = Party::trusting(&files, &fleet.pki.ca(), fleet.id);
-    let refused = turned_away(&mixed, &address).await;
+    let refused = status(&mixed, &address).await;
     assert_refused("signed by another CA", refused, Code::WrongFleet, &["another fleet"]);
     // Of our own authority, but naming another fleet.
     let named = fleet.pki.issue_identity("named", &Identity { fleet: strange, party: admin });

@@ -8,19 +8,18 @@ use bytes::Bytes;
 use proto::channel::{Deadlines, lazy_channel};
 use proto::env::{Env, TcpNet};
 use proto::fleet_client::{FleetClient, RetryPolicy};
-use proto::identity::coordinator_server_name;
-use proto::tls::TlsFiles;
+use proto::tls::{ClientTls, TlsFiles};
 use proto::v1::backup_client::BackupClient;
 use proto::v1::catalog_client::CatalogClient;
 use proto::v1::fleet_client::FleetClient as FleetServiceClient;
 use proto::{ApiError, v1};
 use proto_types::env::SystemRandom;
 use proto_types::{FleetId, SessionId};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::Channel;
 
 /// Somebody who calls coordinators, with a session for writes.
 pub struct Party {
-    tls: ClientTlsConfig,
+    tls: ClientTls,
     files: Option<TlsFiles>,
     session: SessionId,
     sequence: AtomicU64,
@@ -33,6 +32,7 @@ impl Party {
     /// When the files are no certificate of a strongroom party.
     #[must_use]
     pub fn with(files: &TlsFiles) -> Self {
+        proto::tls::install_crypto_provider();
         let material = files.load().expect("a test's certificate can be read");
         Self::new(material.client(), Some(files.clone()))
     }
@@ -44,10 +44,8 @@ impl Party {
     #[must_use]
     pub fn without_certificate(ca: &std::path::Path, fleet: FleetId) -> Self {
         let ca = std::fs::read(ca).expect("the authority's file can be read");
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(ca))
-            .domain_name(coordinator_server_name(fleet));
-        Self::new(tls, None)
+        proto::tls::install_crypto_provider();
+        Self::new(ClientTls::new(&ca, None, fleet).expect("an authority's file"), None)
     }
 
     /// Somebody with a certificate of one authority who trusts another.
@@ -56,19 +54,15 @@ impl Party {
     /// When a file cannot be read.
     #[must_use]
     pub fn trusting(files: &TlsFiles, ca: &std::path::Path, fleet: FleetId) -> Self {
+        proto::tls::install_crypto_provider();
         let read = |path| std::fs::read(path).expect("a test's PEM file can be read");
-        let tls = ClientTlsConfig::new()
-            .identity(tonic::transport::Identity::from_pem(
-                read(&files.certificate),
-                read(&files.key),
-            ))
-            .ca_certificate(Certificate::from_pem(read(&ca.to_owned())))
-            .domain_name(coordinator_server_name(fleet));
+        let own = (read(&files.certificate), read(&files.key));
+        let tls = ClientTls::new(&read(&ca.to_owned()), Some((&own.0, &own.1)), fleet)
+            .expect("a test's PEM files can be used");
         Self::new(tls, None)
     }
 
-    fn new(tls: ClientTlsConfig, files: Option<TlsFiles>) -> Self {
-        proto::tls::install_crypto_provider();
+    fn new(tls: ClientTls, files: Option<TlsFiles>) -> Self {
         let session = SessionId::random(&SystemRandom);
         Self { tls, files, session, sequence: AtomicU64::new(0) }
     }
@@ -83,13 +77,9 @@ impl Party {
     }
 
     /// A channel to one coordinator.
-    ///
-    /// # Panics
-    /// When the TLS material is not valid.
     #[must_use]
     pub fn channel(&self, address: &str) -> Channel {
         lazy_channel(Arc::new(TcpNet), address, self.tls.clone(), Deadlines::default())
-            .expect("a test's TLS material is valid")
     }
 
     /// The number of a new write.
