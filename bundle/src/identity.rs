@@ -80,18 +80,17 @@ impl Expect {
     /// Which expectation the header does not meet: kind, fleet, cluster, signer, sequence.
     pub fn check(&self, signed: &SignedHeader) -> Result<Origin, OpenError> {
         let header = signed.header();
+        // First whether the header is as its signer made it: what a damaged one names must not
+        // be called another cluster's, or a rollback.
+        signed.verify(&header.signer)?;
         self.check_names(header)?;
         let origin = match self.signer {
             Some(signer) => {
                 signed.verify(&signer)?;
                 Origin::Proven
             }
-            None => {
-                signed.verify(&header.signer)?;
-                Origin::Unproven(header.signer.fingerprint())
-            }
+            None => Origin::Unproven(header.signer.fingerprint()),
         };
-        // After the signature: only what was signed may be called a rollback.
         match self.sequence {
             Some(expected) if expected != header.sequence => {
                 Err(OpenError::WrongSequence { expected, found: header.sequence })
