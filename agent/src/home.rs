@@ -190,6 +190,11 @@ impl Home {
     pub fn hints(&self) -> PathBuf {
         self.directory.join(HINTS_DIRECTORY)
     }
+    /// Where the newest acknowledged point is noted.
+    #[must_use]
+    pub fn heads(&self) -> PathBuf {
+        self.directory.join("head.json")
+    }
     /// Where sealed manifests and key bundles of the head are kept, so as not to fetch them.
     #[must_use]
     pub fn bundles(&self) -> PathBuf {

@@ -182,7 +182,7 @@ impl OpenedPoint {
         let expect = expect.signed_by(signer);
 
         let opened = read_manifest(&store, info.manifest, &keys.keyring, &expect).await?;
-        check_claims(&info, &opened)?;
+        check_claims(&info, &opened, &signer)?;
         // What is signed decides; what the file says of itself has to agree.
         let safety_file = is_safety_manifest(&opened.manifest);
         if safety_file != store.is_safety_file() {
@@ -391,15 +391,14 @@ async fn read_manifest(
 }
 
 /// Compares what a store says of a point with what was signed.
-fn check_claims(info: &PointInfo, opened: &OpenedManifest) -> Result<(), PointError> {
+fn check_claims(
+    info: &PointInfo,
+    opened: &OpenedManifest,
+    signer: &SigningPublicKey,
+) -> Result<(), PointError> {
     let manifest = &opened.manifest;
     let contradiction = |what| Err(PointError::Contradiction { what });
-    let own = manifest.sequence == info.sequence;
-    if own == info.unchanged || manifest.sequence > info.sequence {
-        let (expected, found) = (info.sequence, manifest.sequence);
-        let source = OpenError::WrongSequence { expected, found };
-        return Err(opening("the manifest")(source));
-    }
+    info.check_manifest(manifest.sequence, signer).map_err(opening("the manifest"))?;
     if manifest.key_bundle != info.key_bundle {
         return contradiction("its manifest names another key bundle");
     }
@@ -410,7 +409,7 @@ fn check_claims(info: &PointInfo, opened: &OpenedManifest) -> Result<(), PointEr
     if (!base.is_zero()).then_some(base) != info.base {
         return contradiction("its manifest names another base");
     }
-    if own && opened.file.header.header().created != info.taken_ms {
+    if !info.is_unchanged() && opened.file.header.header().created != info.taken_ms {
         return contradiction("it was taken at another time");
     }
     Ok(())
@@ -418,7 +417,7 @@ fn check_claims(info: &PointInfo, opened: &OpenedManifest) -> Result<(), PointEr
 
 /// Whether what is offered may be believed to be the newest, or the newest of its time
 /// (invariant K3).
-fn check_head(
+pub(crate) fn check_head(
     seen: Option<SeenHead>,
     offered: SeenHead,
     offered_as: Offered,

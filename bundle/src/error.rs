@@ -112,6 +112,15 @@ pub enum OpenError {
         /// The point it is of.
         found: Sequence,
     },
+    /// A point said to equal an older one, without the cluster's signature that it does.
+    #[error(
+        "the cluster's key did not sign that nothing changed since point {since}: ask another \
+         coordinator"
+    )]
+    BadStatement {
+        /// The point it is said to equal.
+        since: Sequence,
+    },
     /// Other bytes than were asked for.
     #[error("the bundle is {found}, not {expected}: fetch it again from another coordinator")]
     WrongId {
@@ -238,6 +247,7 @@ impl OpenError {
                 | HeaderError::Field { .. }
                 | HeaderError::BodyMismatch => Code::Damaged,
             },
+            Self::BadStatement { .. } => Code::BadSignature,
             Self::WrongFleet { .. } | Self::WrongCluster { .. } => Code::WrongCluster,
             Self::WrongSequence { expected, found } if found < expected => Code::Rollback,
             Self::Rollback { .. } | Self::Forked { .. } => Code::Rollback,

@@ -105,6 +105,12 @@ async fn other_clusters(
     let files = other.seal(&[Content::file("a", b"not mine")]);
     let refused = other.upload(&address, &lease, &files.config).await;
     assert_refused("another's lease", refused, Code::LeaseGone, &["begin a new upload"]);
+    let request = v1::RenewUploadRequest {
+        write_id: Some(other.party.write_id()),
+        lease_id: lease.id.clone(),
+    };
+    let refused = other.party.backup(&address).renew_upload(request).await.answer();
+    assert_refused("another's renewal", refused, Code::LeaseGone, &["begin a new upload"]);
     let unknown = read_bundle(&harbour.party, &address, BundleId::from_bytes([5; 32])).await;
     assert_refused("nobody's bundle", unknown, Code::BundleNotFound, &["05050505"]);
     // Agents are no operators, and no coordinators.

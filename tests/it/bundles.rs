@@ -111,7 +111,7 @@ async fn invariant_b2_files_of_an_ended_upload_go_everywhere_and_of_a_live_one_n
     let request = v1::EndUploadRequest {
         write_id: Some(ended.party.write_id()),
         lease_id: ended_lease.id.clone(),
-        reason: "abandoned".to_owned(),
+        failed: false,
     };
     ended.party.backup(&other).end_upload(request).await.answer().expect("ended");
     fleet.start_node(away).await;

@@ -50,7 +50,7 @@ fn without(files: &PointFiles, changed: &v1::ChangedPoint, kinds: &[&str]) -> v1
         .map(Sealed::id_bytes)
         .collect();
     let mut changed = changed.clone();
-    changed.added.retain(|bundle| !gone.contains(&bundle.bundle_id));
+    changed.added.retain(|id| !gone.contains(id));
     changed
 }
 

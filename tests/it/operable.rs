@@ -12,7 +12,7 @@ use tests::fleet::NODES;
 use tests::metrics::scrape;
 use tests::sealed::Content;
 use tests::wait::until_so;
-use tests::{Agent, Answer, Fleet, RawCluster};
+use tests::{Agent, Answer, Cli, Fleet, RawCluster};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1 as reflection;
 
@@ -200,5 +200,39 @@ async fn operable_sigterm_ends_well_in_seconds_and_hands_leadership_over_without
         fleet.start_node(leader).await;
         fleet.caught_up(leader).await;
     }
+    fleet.assert_quiet(&[]);
+}
+
+#[tokio::test]
+async fn operable_points_are_listed_in_pages_newest_first() {
+    let fleet = Fleet::start().await;
+    let address = fleet.address(1);
+    let mut harbour = RawCluster::register(&fleet, "harbour").await;
+    let mut quay = RawCluster::register(&fleet, "quay").await;
+    for n in 0..2_u8 {
+        harbour.backup(&address, &[Content::file("a", &[n])]).await;
+        quay.backup(&address, &[Content::file("a", &[n])]).await;
+    }
+    let viewer = fleet.operator(Role::Viewer);
+    let mut catalog = viewer.catalog(&fleet.address(2));
+    let mut request = v1::ListPointsRequest { page_size: 3, ..Default::default() };
+    let name = |point: &v1::Point| format!("{}@{}", point.cluster_name, point.sequence);
+    let first = catalog.list_points(request.clone()).await.answer().expect("a page");
+    let names: Vec<String> = first.points.iter().map(name).collect();
+    assert_eq!(names, ["quay@2", "harbour@2", "quay@1"]);
+    // A point that is committed between two pages shifts nothing.
+    harbour.backup(&address, &[Content::file("a", b"new")]).await;
+    request.page_token = first.next_page_token;
+    let last = catalog.list_points(request.clone()).await.answer().expect("a page");
+    assert_eq!(last.points.iter().map(name).collect::<Vec<_>>(), ["harbour@1"]);
+    assert_eq!(last.next_page_token, "");
+    request.page_token = "yesterday".to_owned();
+    let refused = catalog.list_points(request).await.answer();
+    let code = proto_types::Code::InvalidArgument;
+    tests::client::assert_refused("a token of one's own", refused, code, &["next_page_token"]);
+    // The command line reads all pages.
+    let cli = Cli::for_fleet(&fleet.scratch("viewer"), &fleet.addresses(), viewer.files());
+    let listed = cli.json(&["backup", "list", "--limit", "4"]).await;
+    assert_eq!(listed.as_array().map(Vec::len), Some(4));
     fleet.assert_quiet(&[]);
 }

@@ -236,7 +236,7 @@ async fn end(fleet: &Fleet, cluster: &RawCluster, lease: &tests::raw::Lease) {
     let request = v1::EndUploadRequest {
         write_id: Some(cluster.party.write_id()),
         lease_id: lease.id.clone(),
-        reason: "abandoned".to_owned(),
+        failed: false,
     };
     let ended = cluster.party.backup(&fleet.address(1)).end_upload(request).await.answer();
     ended.expect("an upload can be ended");

@@ -272,7 +272,7 @@ impl RawCluster {
             head.bundles.iter().map(|bundle| bundle.bundle_id.clone()).collect()
         });
         v1::ChangedPoint {
-            added: files.all().iter().map(|sealed| sealed.added(vec![1, 2, 3])).collect(),
+            added: files.all().iter().map(|sealed| sealed.id_bytes()).collect(),
             dropped,
             manifest_id: files.manifest.id_bytes(),
             key_bundle_id: files.key.id_bytes(),

@@ -6,7 +6,6 @@ use bundle::{
     Piece, Proof, ProofState, RecoveryPublic, SealedBundle, Secrets, Totals,
 };
 use bytes::Bytes;
-use proto::v1;
 use proto_types::BundleId;
 use proto_types::env::SystemRandom;
 
@@ -88,17 +87,6 @@ impl Sealed {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         self.bundle.header.header().kind.as_str()
-    }
-    /// What a commit says of it.
-    #[must_use]
-    pub fn added(&self, holders: Vec<u64>) -> v1::AddedBundle {
-        v1::AddedBundle {
-            bundle_id: self.id_bytes(),
-            bytes: self.bundle.bytes,
-            header: Bytes::copy_from_slice(self.bundle.header.header_bytes()),
-            signature: Bytes::copy_from_slice(self.bundle.header.signature()),
-            holders,
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bundle::{ItemKey, Keyring};
 use bytes::Bytes;
@@ -19,8 +20,8 @@ use super::run::Run;
 use crate::progress::{Phase, ProgressEvent};
 use crate::upload::{Lease, Limiter, UploadFile, Uploader};
 
-/// A lease outlives any upload at the configured rate by so much.
-const LEASE_MILLIS: u64 = 60 * 60 * 1000;
+/// What an agent that died leaves pinned for so long; a live one renews its lease.
+const LEASE_MILLIS: u64 = 10 * 60 * 1000;
 
 impl Run<'_> {
     pub(super) async fn upload_and_commit(
@@ -33,20 +34,22 @@ impl Run<'_> {
             0 => self.engine.config.upload.limit_bytes_per_second,
             limit => limit,
         };
-        let slowest = bytes_total.saturating_mul(1000).checked_div(limit).unwrap_or(0);
-        let lease = self.open_lease(previous, LEASE_MILLIS.saturating_add(slowest)).await?;
+        let (lease, renew_every) = self.open_lease(previous).await?;
         let uploader = Uploader {
             client: self.engine.client.clone(),
             lease: lease.clone(),
             limiter: Limiter::new(limit, self.engine.env.clock.clone()),
         };
         let result = async {
-            let holders = self.upload(&uploader, &made.uploads, bytes_total).await?;
-            self.commit_changed(made, previous, &lease, holders).await
+            tokio::select! {
+                uploaded = self.upload(&uploader, &made.uploads, bytes_total) => uploaded?,
+                ended = self.keep_lease(&lease, renew_every) => return Err(ended),
+            }
+            self.commit_changed(made, previous, &lease).await
         }
         .await;
-        if let Err(error) = &result {
-            self.end_lease(&lease, error).await;
+        if result.is_err() {
+            self.end_lease(&lease).await;
         }
         result
     }
@@ -54,13 +57,12 @@ impl Run<'_> {
     async fn open_lease(
         &self,
         previous: Option<&Previous>,
-        ttl_ms: u64,
-    ) -> Result<Lease, BackupError> {
+    ) -> Result<(Lease, Duration), BackupError> {
         let request = v1::OpenUploadRequest {
             write_id: Some(self.engine.client.next_write_id()),
             epoch: self.session.epoch.get(),
             parent_sequence: previous.map_or(0, |previous| previous.head.sequence.get()),
-            ttl_ms,
+            ttl_ms: LEASE_MILLIS,
         };
         let response = self
             .engine
@@ -70,7 +72,36 @@ impl Run<'_> {
                 async move { BackupClient::new(channel).open_upload(request).await }
             })
             .await?;
-        Ok(Lease { id: response.lease_id, log_index: response.log_index })
+        let lease = Lease { id: response.lease_id, log_index: response.log_index };
+        // Two renewals may fail before the lease is over.
+        Ok((lease, Duration::from_millis(response.ttl_ms / 3)))
+    }
+
+    /// Renews the lease until this is dropped; returns when the fleet says that it is over.
+    async fn keep_lease(&self, lease: &Lease, renew_every: Duration) -> BackupError {
+        loop {
+            tokio::time::sleep(renew_every).await;
+            let request = v1::RenewUploadRequest {
+                write_id: Some(self.engine.client.next_write_id()),
+                lease_id: lease.id.clone(),
+            };
+            let renewed = self
+                .engine
+                .client
+                .call("renewing the upload", |channel| {
+                    let request = request.clone();
+                    async move { BackupClient::new(channel).renew_upload(request).await }
+                })
+                .await;
+            match renewed {
+                Ok(_) => {}
+                // Whether it matters shows when the next one is due, or at the commit.
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(%error, "the upload's lease could not be renewed");
+                }
+                Err(error) => return error.into(),
+            }
+        }
     }
 
     async fn upload(
@@ -78,7 +109,7 @@ impl Run<'_> {
         uploader: &Uploader,
         files: &[UploadFile],
         bytes_total: u64,
-    ) -> Result<Vec<Vec<u64>>, BackupError> {
+    ) -> Result<(), BackupError> {
         let sent: Vec<AtomicU64> = files.iter().map(|_| 0.into()).collect();
         let relaxed = Ordering::Relaxed;
         let told = |index: usize, bytes: u64| {
@@ -94,7 +125,8 @@ impl Run<'_> {
             uploader.upload(file, &|bytes| told(index, bytes)).await
         });
         // At most four at once: config, key, wraps, manifest.
-        Ok(futures::future::try_join_all(uploads).await?)
+        futures::future::try_join_all(uploads).await?;
+        Ok(())
     }
 
     async fn commit_changed(
@@ -102,21 +134,9 @@ impl Run<'_> {
         made: &Made,
         previous: Option<&Previous>,
         lease: &Lease,
-        holders: Vec<Vec<u64>>,
     ) -> Result<v1::Point, BackupError> {
         let bytes = |id: &BundleId| Bytes::copy_from_slice(id.as_bytes());
-        let added = made
-            .uploads
-            .iter()
-            .zip(holders)
-            .map(|(file, holders)| v1::AddedBundle {
-                bundle_id: bytes(&file.sealed.id),
-                bytes: file.sealed.bytes,
-                header: Bytes::copy_from_slice(file.sealed.header.header_bytes()),
-                signature: Bytes::copy_from_slice(file.sealed.header.signature()),
-                holders,
-            })
-            .collect();
+        let added = made.uploads.iter().map(|file| bytes(&file.sealed.id)).collect();
         let dropped = previous
             .map(|previous| previous.needs.difference(&made.needs).map(bytes).collect())
             .unwrap_or_default();
@@ -204,11 +224,11 @@ impl Run<'_> {
     }
 
     /// Gives up the lease, so that what was uploaded can go. It ends by itself otherwise.
-    async fn end_lease(&self, lease: &Lease, error: &BackupError) {
+    async fn end_lease(&self, lease: &Lease) {
         let request = v1::EndUploadRequest {
             write_id: Some(self.engine.client.next_write_id()),
             lease_id: lease.id.clone(),
-            reason: error.code().to_string(),
+            failed: true,
         };
         let ended = self
             .engine

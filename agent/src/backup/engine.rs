@@ -11,15 +11,18 @@ use proto::fleet_client::FleetClient;
 use proto::v1;
 use proto::v1::backup_client::BackupClient;
 use proto::v1::catalog_client::CatalogClient;
-use proto_types::{ClusterId, Code, Epoch, FleetId};
+use proto_types::{ClusterId, Code, Epoch, FleetId, Sequence};
 
-use super::BackupError;
-use super::findings::{self, Troubles};
+use super::findings::{self, RolledBack, Troubles};
 use super::hints::Hints;
 use super::previous::{Head, Previous, Shelf};
 use super::run::Run;
+use super::{BackupError, opening};
 use crate::config::Config;
+use crate::heads::KnownHeads;
 use crate::home::Home;
+use crate::opened::check_head;
+use crate::point_store::{Offered, PointInfo};
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::sources::{SourceError, Trouble};
 
@@ -64,7 +67,10 @@ pub struct Engine {
     /// `None` before the first point, and while not synced.
     previous: Option<Previous>,
     /// What was last reported as findings; `None`: unknown.
-    reported: Option<Troubles>,
+    reported: Option<(Troubles, Option<RolledBack>)>,
+    /// The newest point that the fleet acknowledged to this agent.
+    heads: KnownHeads,
+    rolled_back: Option<RolledBack>,
     runs: u64,
     status: EngineStatus,
 }
@@ -73,7 +79,8 @@ impl Engine {
     /// An engine over an opened home.
     ///
     /// # Errors
-    /// When the cache directory cannot be written.
+    /// When the cache directory cannot be written, or what was noted of the newest point is
+    /// damaged.
     pub fn new(
         config: Config,
         env: Env,
@@ -84,6 +91,7 @@ impl Engine {
         let hints = Hints::open(&home.hints()).map_err(|error| {
             proto::ApiError::new(Code::LocalIo, format!("cannot open the agent's cache: {error}"))
         })?;
+        let heads = KnownHeads::load(&home.heads())?;
         let mut config = config;
         // Manifests are sorted by source.
         config.sources.sort_by(|a, b| a.name.cmp(&b.name));
@@ -98,6 +106,8 @@ impl Engine {
             synced: false,
             previous: None,
             reported: None,
+            heads,
+            rolled_back: None,
             runs: 0,
             status: EngineStatus::default(),
         })
@@ -122,14 +132,57 @@ impl Engine {
             None => self.open_session().await?,
             Some(_) => self.newest_point().await?,
         };
-        let head = head.as_ref().map(Head::from_wire).transpose()?;
-        self.status.head_sequence = head.as_ref().map_or(0, |head| head.sequence.get());
-        self.previous = match head {
+        self.status.head_sequence = head.as_ref().map_or(0, |head| head.sequence);
+        self.previous = match &head {
             Some(head) => Some(self.open_previous(head).await?),
             None => None,
         };
+        self.note_rollback();
         self.synced = true;
         Ok(())
+    }
+
+    /// Whether the fleet lost or withholds points that it acknowledged to this agent (invariant
+    /// K3). Backups go on all the same: they are what protects; a person has to look into it.
+    fn note_rollback(&mut self) {
+        let Some(session) = &self.session else { return };
+        let Some(seen) = self.heads.cluster(session.cluster).and_then(|known| known.head) else {
+            return;
+        };
+        let offered = self.previous.as_ref().map(Previous::seen);
+        let rolled_back = match offered {
+            None => true,
+            Some(offered) => check_head(Some(seen), offered, Offered::Newest).is_err(),
+        };
+        if rolled_back {
+            let offered = offered.map_or(Sequence::new(0), |offered| offered.sequence);
+            tracing::error!(
+                code = %Code::Rollback,
+                acknowledged = seen.sequence.get(),
+                offered = offered.get(),
+                "the fleet's newest point of this cluster is not what it acknowledged"
+            );
+            self.rolled_back = Some(RolledBack { acknowledged: seen.sequence, offered });
+        }
+    }
+
+    /// Remembers an acknowledged point, to tell an older state from it later.
+    async fn note_head(&mut self) {
+        let (Some(session), Some(previous)) = (&self.session, &self.previous) else { return };
+        let (fleet, cluster) = (session.fleet, session.cluster);
+        let mut heads = self.heads.clone();
+        heads.observe(fleet, cluster, &self.config.cluster, previous.seen());
+        let saved = self
+            .env
+            .blocking("note the head", move || heads.save().map(|()| heads))
+            .await
+            .map_err(BackupError::from)
+            .and_then(|saved| saved.map_err(BackupError::from));
+        match saved {
+            Ok(heads) => self.heads = heads,
+            // The point is committed; what is lost is the means to notice that it went missing.
+            Err(error) => tracing::warn!(%error, "the acknowledged point could not be noted"),
+        }
     }
 
     /// Opens the session; returns the newest point.
@@ -173,9 +226,12 @@ impl Engine {
         }
     }
 
-    async fn open_previous(&self, head: Head) -> Result<Previous, BackupError> {
+    async fn open_previous(&self, point: &v1::Point) -> Result<Previous, BackupError> {
         let session = self.session.as_ref().ok_or(BackupError::Lost)?;
-        let mut previous = self.shelf(session).open(head).await?;
+        let info = PointInfo::from_wire(session.fleet, point.clone())?;
+        let mut previous = self.shelf(session).open(Head::from_wire(point)?).await?;
+        info.check_manifest(previous.current.sequence, &self.home.signing_key().public())
+            .map_err(opening("the last point"))?;
         let (hints, current) = (self.hints.clone(), previous.current.clone());
         let key = (previous.head.sequence, previous.head.manifest);
         let loaded =
@@ -268,7 +324,8 @@ impl Engine {
         }
         if let Err(BackupError::Source(SourceError::Root { name, .. })) = &result {
             // What was reported of the others still stands.
-            let mut troubles = self.reported.clone().unwrap_or_default();
+            let mut troubles =
+                self.reported.clone().map(|(troubles, _)| troubles).unwrap_or_default();
             troubles.insert((name.clone(), Trouble::OutOfReach), 1);
             self.report(troubles).await;
         }
@@ -276,6 +333,7 @@ impl Engine {
         self.status.head_sequence = point.sequence;
         self.previous = Some(previous);
         self.synced = true;
+        self.note_head().await;
         self.report(troubles).await;
         progress.on(ProgressEvent { items: point.items, ..ProgressEvent::begin(Phase::Done) });
         Ok(point)
@@ -283,11 +341,12 @@ impl Engine {
 
     /// Raises and clears findings when they differ from those last reported.
     async fn report(&mut self, troubles: Troubles) {
-        if self.reported.as_ref() == Some(&troubles) {
+        let now = (troubles, self.rolled_back);
+        if self.reported.as_ref() == Some(&now) {
             return;
         }
         let sources: Vec<String> = self.config.sources.iter().map(|s| s.name.clone()).collect();
-        let (raise, clear) = findings::report(&troubles, &sources);
+        let (raise, clear) = findings::report(&now.0, now.1, &sources);
         let request = v1::ReportFindingsRequest {
             write_id: Some(self.client.next_write_id()),
             epoch: self.status.epoch,
@@ -302,7 +361,7 @@ impl Engine {
             })
             .await;
         match reported {
-            Ok(_) => self.reported = Some(troubles),
+            Ok(_) => self.reported = Some(now),
             // The point is committed; the next backup tells again.
             Err(error) => tracing::warn!(%error, "findings could not be reported"),
         }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use proto::v1::{self, Severity};
 
+use proto_types::Sequence;
+
 use crate::sources::Trouble;
 
 const KINDS: [Trouble; 5] = [
@@ -17,6 +19,13 @@ const KINDS: [Trouble; 5] = [
 
 /// How often each kind of trouble occurred, per source.
 pub(crate) type Troubles = BTreeMap<(String, Trouble), u64>;
+
+/// The fleet offered an older newest point than it had acknowledged, or another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RolledBack {
+    pub(crate) acknowledged: Sequence,
+    pub(crate) offered: Sequence,
+}
 
 /// Counts a source's troubles.
 pub(crate) fn count(troubles: &mut Troubles, source: &str, found: &[(Trouble, Vec<u8>)]) {
@@ -52,9 +61,11 @@ pub(crate) fn unproved(troubles: &Troubles, source: &str) -> Option<String> {
 /// The findings to raise, and those to clear: all other kinds of these sources.
 pub(crate) fn report(
     troubles: &Troubles,
+    rolled_back: Option<RolledBack>,
     sources: &[String],
 ) -> (Vec<v1::Finding>, Vec<v1::Finding>) {
-    let mut raise = Vec::new();
+    // Never cleared from here: whether it is explained, a person decides.
+    let mut raise: Vec<v1::Finding> = rolled_back.map(head_rolled_back).into_iter().collect();
     let mut clear = Vec::new();
     for source in sources {
         for trouble in KINDS {
@@ -79,6 +90,22 @@ pub(crate) fn report(
         }
     }
     (raise, clear)
+}
+
+fn head_rolled_back(RolledBack { acknowledged, offered }: RolledBack) -> v1::Finding {
+    let mut finding = v1::Finding {
+        kind: "head-rolled-back".to_owned(),
+        message: format!(
+            "the fleet offered point {offered} as this cluster's newest after it had acknowledged \
+             point {acknowledged} to the agent: points are lost, or withheld"
+        ),
+        remedy: "if the coordinators were not put back to an older state on purpose, compare \
+                 what each of them answers; `strongroom finding clear` when it is explained"
+            .to_owned(),
+        ..v1::Finding::default()
+    };
+    finding.set_severity(Severity::Critical);
+    finding
 }
 
 const fn kind(trouble: Trouble) -> &'static str {
@@ -135,7 +162,7 @@ mod tests {
         ];
         count(&mut troubles, "conf", &found);
         let sources = ["conf".to_owned(), "keys".to_owned()];
-        let (raise, clear) = report(&troubles, &sources);
+        let (raise, clear) = report(&troubles, None, &sources);
         let kinds: Vec<(&str, &str)> =
             raise.iter().map(|f| (f.kind.as_str(), f.subject.as_str())).collect();
         assert_eq!(kinds, [("source-unreadable", "conf"), ("source-special-file", "conf")]);

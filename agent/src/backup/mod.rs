@@ -19,6 +19,7 @@ use proto_types::{Code, KeyFingerprint};
 
 use bundle::{ManifestError, OpenError, SealError};
 
+use crate::heads::HeadsError;
 use crate::home::HomeError;
 use crate::point_store::StoreError;
 use crate::sources::SourceError;
@@ -37,6 +38,9 @@ pub enum BackupError {
     /// Sealing failed.
     #[error("cannot seal: {0}")]
     Seal(#[from] SealError),
+    /// What was noted of the newest point.
+    #[error(transparent)]
+    Heads(#[from] HeadsError),
     /// What the fleet holds of the point before cannot be opened or believed.
     #[error("{what}: {source}")]
     Open {
@@ -119,6 +123,7 @@ impl BackupError {
             Self::Home(error) => error.code(),
             Self::Source(error) => error.code(),
             Self::Seal(error) => error.code(),
+            Self::Heads(error) => error.code(),
             Self::Open { source, .. } => source.code(),
             Self::Manifest(_) => Code::Damaged,
             Self::Api(error) => error.code(),

@@ -12,6 +12,7 @@ use proto_types::{BundleId, BundleKind, ClusterId, DekId, FleetId, Sequence};
 
 use super::hints::Hint;
 use super::{BackupError, opening};
+use crate::heads::SeenHead;
 use crate::home::Home;
 use crate::point_store::{FleetPointStore, PointSelector, PointStore, read_small};
 
@@ -152,6 +153,16 @@ impl Shelf<'_> {
 }
 
 impl Previous {
+    /// It as it is remembered, to be compared with what is offered later.
+    pub(crate) fn seen(&self) -> SeenHead {
+        SeenHead {
+            sequence: self.head.sequence,
+            manifest: self.head.manifest,
+            manifest_sequence: self.current.sequence,
+            committed_ms: None,
+        }
+    }
+
     /// The config bundles that the point needs.
     pub(crate) fn config_bundles(&self) -> BTreeSet<BundleId> {
         let head = &self.head;

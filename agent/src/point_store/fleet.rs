@@ -2,7 +2,7 @@
 //! is continued at another coordinator where it stopped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +18,9 @@ use tonic::Streaming;
 
 use super::{Offered, PointInfo, PointSelector, PointStore, StoreError};
 
-/// A lease outlives any restore; it ends with [`PointStore::end`], or after this when the
-/// program was killed.
-const LEASE_MILLIS: u64 = 12 * 60 * 60 * 1000;
+/// A lease is renewed while there is reading; it ends with [`PointStore::end`], or so long after
+/// a program was killed, or a person was asked and went away.
+const LEASE_MILLIS: u64 = 4 * 60 * 60 * 1000;
 /// A coordinator that sends nothing for so long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Tries without a single byte before an error is final.
@@ -33,6 +33,9 @@ pub struct FleetPointStore {
     info: PointInfo,
     signing_key: SigningPublicKey,
     lease: Bytes,
+    renew_every_millis: u64,
+    /// When the lease was opened or last renewed, in elapsed time.
+    renewed_millis: AtomicU64,
     ended: AtomicBool,
     offered_as: Offered,
 }
@@ -81,10 +84,11 @@ impl FleetPointStore {
             purpose: purpose.into(),
             ttl_ms: LEASE_MILLIS,
         };
+        let taken_millis = client.env().clock.elapsed_millis();
         let lease = client
             .call("taking a read lease", |channel| {
                 let request = request.clone();
-                async move { catalog(channel).open_read_lease(request).await }
+                async move { CatalogClient::new(channel).open_read_lease(request).await }
             })
             .await?;
         Ok(Self {
@@ -92,6 +96,8 @@ impl FleetPointStore {
             client,
             info,
             lease: lease.lease_id,
+            renew_every_millis: lease.ttl_ms / 3,
+            renewed_millis: AtomicU64::new(taken_millis),
             ended: AtomicBool::new(false),
             offered_as: selector.offered_as(),
         })
@@ -101,6 +107,34 @@ impl FleetPointStore {
     #[must_use]
     pub const fn claimed_signing_key(&self) -> &SigningPublicKey {
         &self.signing_key
+    }
+}
+
+impl FleetPointStore {
+    /// Renews the lease when a third of its time is over.
+    async fn keep_lease(&self) -> Result<(), ApiError> {
+        let now = self.client.env().clock.elapsed_millis();
+        let renewed = self.renewed_millis.load(Ordering::Relaxed);
+        if now.saturating_sub(renewed) < self.renew_every_millis
+            // Of several streams one renews.
+            || self
+                .renewed_millis
+                .compare_exchange(renewed, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+        {
+            return Ok(());
+        }
+        let request = v1::RenewReadLeaseRequest {
+            write_id: Some(self.client.next_write_id()),
+            lease_id: self.lease.clone(),
+        };
+        self.client
+            .call("renewing the read lease", |channel| {
+                let request = request.clone();
+                async move { CatalogClient::new(channel).renew_read_lease(request).await }
+            })
+            .await?;
+        Ok(())
     }
 }
 
@@ -122,14 +156,9 @@ async fn get_point(
     client
         .call("finding the recovery point", |channel| {
             let request = request.clone();
-            async move { catalog(channel).get_point(request).await }
+            async move { CatalogClient::new(channel).get_point(request).await }
         })
         .await
-}
-
-fn catalog(channel: tonic::transport::Channel) -> CatalogClient<tonic::transport::Channel> {
-    // A point lists its bundles, a point list thousands of points.
-    CatalogClient::new(channel).max_decoding_message_size(64 << 20)
 }
 
 impl PointStore for FleetPointStore {
@@ -182,7 +211,7 @@ impl PointStore for FleetPointStore {
                 .client
                 .call("ending the read lease", |channel| {
                     let request = request.clone();
-                    async move { catalog(channel).end_read_lease(request).await }
+                    async move { CatalogClient::new(channel).end_read_lease(request).await }
                 })
                 .await;
             if let Err(error) = ended {
@@ -206,6 +235,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        self.store.keep_lease().await?;
         while self.end.is_none_or(|end| self.offset < end) {
             match self.try_next().await {
                 Ok(chunk) => {
@@ -237,7 +267,7 @@ impl Reading<'_> {
                     length: self.end.map_or(0, |end| end - self.offset),
                 };
                 let (channel, _) = self.store.client.channel();
-                let mut client = catalog(channel);
+                let mut client = CatalogClient::new(channel);
                 let response = tokio::time::timeout(SILENCE_MAX, client.read_bundle(request))
                     .await
                     .map_err(silent)??;

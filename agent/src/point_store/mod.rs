@@ -7,13 +7,14 @@ mod read;
 
 use std::sync::Arc;
 
+use bundle::OpenError;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use proto::ApiError;
 use proto::env::BoxFuture;
 use proto_types::{
     BundleId, BundleKind, ClusterId, Code, Epoch, FleetId, LogTime, ParseIdError, PointNameError,
-    Sequence, check_cluster_name,
+    PointStatement, Sequence, SigningPublicKey, check_cluster_name,
 };
 use serde::{Deserialize, Serialize};
 
@@ -122,15 +123,82 @@ pub struct PointInfo {
     pub logical_bytes: u64,
     /// Sealed bytes that this point added.
     pub added_bytes: u64,
-    /// Whether it equals its predecessor and has no manifest of its own.
-    pub unchanged: bool,
+    /// The cluster's signature over the [`PointStatement`] that it equals its predecessor; such
+    /// a point has no manifest of its own. 64 bytes, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex_signature")]
+    pub statement: Option<[u8; 64]>,
     /// What was proved.
     pub proofs: Vec<ProofInfo>,
     /// All bundles it needs.
     pub bundles: Vec<BundleEntry>,
 }
 
+/// An optional signature in JSON.
+mod hex_signature {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        signature: &Option<[u8; 64]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match signature {
+            Some(signature) => serializer.serialize_str(&hex::encode(signature)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<[u8; 64]>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut signature = [0; 64];
+        hex::decode_to_slice(text, &mut signature).map_err(serde::de::Error::custom)?;
+        Ok(Some(signature))
+    }
+}
+
 impl PointInfo {
+    /// Whether it equals its predecessor and has no manifest of its own.
+    #[must_use]
+    pub const fn is_unchanged(&self) -> bool {
+        self.statement.is_some()
+    }
+
+    /// Checks how a point and its manifest, sealed for the point `sealed_for`, belong together: it
+    /// is the point's own, or `signer` stated that the point equals it (invariant K3).
+    ///
+    /// # Errors
+    /// When neither is so.
+    pub(crate) fn check_manifest(
+        &self,
+        sealed_for: Sequence,
+        signer: &SigningPublicKey,
+    ) -> Result<(), OpenError> {
+        let Some(signature) = &self.statement else {
+            let (expected, found) = (self.sequence, sealed_for);
+            return if found == expected {
+                Ok(())
+            } else {
+                Err(OpenError::WrongSequence { expected, found })
+            };
+        };
+        let statement = PointStatement {
+            fleet: self.fleet,
+            cluster: self.cluster,
+            lineage: self.lineage,
+            sequence: self.sequence,
+            epoch: self.epoch,
+            taken: self.taken_ms,
+            manifest: self.manifest,
+            key_bundle: self.key_bundle,
+        };
+        if sealed_for < self.sequence && statement.is_signed_by(signer, signature) {
+            Ok(())
+        } else {
+            Err(OpenError::BadStatement { since: sealed_for })
+        }
+    }
+
     /// The entry of one bundle.
     ///
     /// # Errors
@@ -155,6 +223,10 @@ impl PointInfo {
                 Ok(BundleEntry { id, kind: info.kind, bytes: info.bytes })
             })
             .collect::<Result<_, ParseIdError>>()?;
+        let statement = match &point.statement_signature[..] {
+            [] => None,
+            signature => Some(signature.try_into().map_err(|_| StoreError::Statement)?),
+        };
         let base = if point.base_manifest_id.is_empty() {
             None
         } else {
@@ -176,7 +248,7 @@ impl PointInfo {
             items: point.items,
             logical_bytes: point.logical_bytes,
             added_bytes: point.added_bytes,
-            unchanged: point.unchanged,
+            statement,
             proofs,
             bundles,
         })
@@ -218,6 +290,9 @@ pub enum StoreError {
         /// What came.
         answered: String,
     },
+    /// The signature of an unchanged point's statement is none.
+    #[error("the fleet answered with a statement's signature that is not 64 bytes long")]
+    Statement,
     /// Not confirmed by a quorum (invariant R4).
     #[error("the coordinator answered from its own state, unconfirmed, which was not asked for")]
     Stale,
@@ -257,7 +332,7 @@ impl StoreError {
     pub fn code(&self) -> Code {
         match self {
             Self::Api(error) => error.code(),
-            Self::Answer(_) | Self::Name(_) => Code::Internal,
+            Self::Answer(_) | Self::Name(_) | Self::Statement => Code::Internal,
             Self::OtherPoint { .. } => Code::WrongCluster,
             Self::Stale => Code::Unavailable,
             Self::NotListed(_) => Code::BundleNotFound,

@@ -233,7 +233,7 @@ impl Job {
             items: manifest.totals.items,
             logical_bytes: manifest.totals.bytes,
             added_bytes: 0,
-            unchanged: false,
+            statement: None,
             proofs: vec![ProofInfo {
                 source: SOURCE.to_owned(),
                 state: "unproved".to_owned(),

@@ -1,5 +1,12 @@
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
 
+use agent::backup::BackupRequest;
+use agent::heads::KnownHeads;
+use agent::opened::OpenedPoint;
+use agent::point_store::PointSelector;
+use agent::progress::NoProgress;
+use proto::v1;
 use proto_types::Code;
 
 use crate::story::Story;
@@ -321,4 +328,85 @@ async fn invariant_b4_a_new_data_key_comes_with_a_key_bundle_that_holds_the_old_
         assert_eq!(to.join("conf/new").exists(), sequence == 3);
     }
     tree::assert_equal(&source, &story.path("new"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backup_and_restore_renew_their_leases_while_they_work() {
+    let mut story = Story::begin().await;
+    let noise: Vec<u8> =
+        (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    std::fs::write(story.source().join("large"), noise).unwrap();
+    story.fleet.lock().faults.lease_millis = Some(90);
+    story.fleet.take_calls();
+    let request = BackupRequest { limit_bytes_per_second: 1 << 20, full: false };
+    let engine = story.engine.as_mut().unwrap();
+    engine.run(request, Arc::new(NoProgress)).await.unwrap();
+    let renewals = story.fleet.take_calls().get("renew_upload").copied().unwrap_or(0);
+    assert!(renewals >= 3, "{renewals} renewals in most of a second");
+
+    // A lease that has to be renewed before every read.
+    story.fleet.lock().faults.lease_millis = Some(2);
+    story.restore(1, &story.path("copy")).await;
+    assert!(story.fleet.take_calls().contains_key("renew_read_lease"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_k3_an_agent_notices_that_acknowledged_points_are_gone() {
+    let mut story = Story::begin().await;
+    for text in ["one", "two", "three"] {
+        tree::write(&story.source(), "file", text.as_bytes());
+        story.backup().await;
+    }
+    // The fleet goes back to its first point, and the agent starts anew.
+    {
+        let mut state = story.fleet.lock();
+        state.points.truncate(1);
+        state.needs.truncate(1);
+    }
+    story.start_agent();
+    let point = story.backup().await;
+    assert_eq!(point.sequence, 2, "what protects goes on");
+    let found = story.fleet.lock().findings.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(found, [("head-rolled-back".to_owned(), String::new())]);
+    tree::write(&story.source(), "file", b"four");
+    story.backup().await;
+    assert!(!story.fleet.lock().findings.is_empty(), "only a person may clear it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_k3_an_unchanged_point_is_believed_only_with_the_clusters_signature() {
+    let mut story = Story::begin().await;
+    tree::write(&story.source(), "file", b"content");
+    story.backup().await;
+    let good = story.backup().await;
+    assert!(good.unchanged);
+    story.open(2).await;
+
+    let flipped = |bytes: &bytes::Bytes| {
+        let mut bytes = bytes.to_vec();
+        bytes[17] ^= 1;
+        bytes::Bytes::from(bytes)
+    };
+    let mut forged = good.clone();
+    forged.statement_signature = flipped(&good.statement_signature);
+    let later = v1::Point { taken_ms: good.taken_ms + 60_000, ..good.clone() };
+    let repeated = v1::Point { sequence: 3, ..good.clone() };
+    let silent = v1::Point { statement_signature: bytes::Bytes::new(), ..good.clone() };
+    for (what, point, code) in [
+        ("a flipped bit", forged, Code::BadSignature),
+        ("another time", later, Code::BadSignature),
+        ("another number", repeated, Code::BadSignature),
+        ("no signature", silent, Code::Rollback),
+    ] {
+        story.fleet.lock().points[1] = point.clone();
+        let selector = PointSelector::Newest;
+        let store = story.store(selector).await;
+        let opened =
+            OpenedPoint::open(store, &story.kek(), &mut KnownHeads::nothing(), &story.env).await;
+        assert_eq!(opened.err().map(|error| error.code()), Some(code), "{what}");
+        // Nor does the agent build on it.
+        story.start_agent();
+        let error = story.try_backup(false).await.unwrap_err();
+        assert_eq!(error.code(), code, "{what}: {error}");
+    }
 }

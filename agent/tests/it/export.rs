@@ -154,3 +154,27 @@ async fn export_that_is_some_other_file_is_refused() {
     let missing = ExportPointStore::open(&story.path("none"), &story.env).await.err().unwrap();
     assert_eq!(missing.code(), Code::LocalIo);
 }
+
+/// Made by the first version of the format from the third point of a cluster: a full point, a
+/// delta, and a statement that nothing changed. Never changed; see docs/formats-export.md.
+#[tokio::test(flavor = "multi_thread")]
+async fn export_of_version_1_opens_for_ever() {
+    proto::tls::install_crypto_provider();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let env = proto::env::Env::system();
+    let opener = agent::Opener::from_recovery_file(&fixtures.join("recovery.key")).unwrap();
+    let store = ExportPointStore::open(&fixtures.join("export-v1.tar"), &env).await.unwrap();
+    let mut heads = KnownHeads::nothing();
+    let point = OpenedPoint::open(Arc::new(store), &opener, &mut heads, &env).await.unwrap();
+    assert_eq!(point.info().sequence.get(), 3);
+    assert_eq!(point.manifest_sequence().get(), 2);
+    assert!(point.info().is_unchanged() && point.info().base.is_some());
+    let out = tempfile::tempdir().unwrap();
+    let to = out.path().join("to");
+    restore(&point, &options(&to)).await.unwrap();
+    let read = |name: &str| std::fs::read_to_string(to.join(name)).unwrap();
+    assert_eq!(read("a.yaml"), "kind: ConfigMap\n");
+    assert_eq!(read("b.yaml"), "changed\n");
+    assert_eq!(read("secrets/key"), "s3cr3t\n");
+    assert_eq!(std::fs::read_link(to.join("link")).unwrap(), Path::new("a.yaml"));
+}

@@ -65,6 +65,8 @@ pub(crate) struct Faults {
     pub(crate) damage_ranges: u32,
     /// Hash config bundles and forget them, for tests that measure memory.
     pub(crate) forget_config: bool,
+    /// Grant leases for so long.
+    pub(crate) lease_millis: Option<u64>,
     /// Offer this point instead of the newest.
     pub(crate) offer_instead: Option<u64>,
 }
@@ -231,6 +233,7 @@ impl State {
                     return refuse(Code::BadSignature, "the statement is not signed");
                 }
                 point.unchanged = true;
+                point.statement_signature = unchanged.signature.clone();
                 point.manifest_id = head.manifest_id;
                 point.base_manifest_id = head.base_manifest_id;
                 point.key_bundle_id = head.key_bundle_id;
@@ -246,16 +249,10 @@ impl State {
                     assert!(needs.remove(&dropped[..]), "only what the parent needs is dropped");
                 }
                 for added in &changed.added {
-                    let header = SignedHeader::from_parts(&added.header, &added.signature)
-                        .expect("a valid header");
+                    let header = self.headers.get(&added[..]).expect("uploaded before");
                     header.verify(&signer).expect("signed by the cluster");
-                    let stored = self.bundles.get(&added.bundle_id[..]).expect("uploaded before");
-                    assert!(self.faults.forget_config || stored.len() as u64 == added.bytes);
-                    assert!(!added.holders.is_empty(), "holders are named");
-                    assert!(self.faults.forget_config || stored.ends_with(&header.to_trailer()));
-                    self.headers.insert(added.bundle_id.to_vec(), header);
-                    needs.insert(added.bundle_id.to_vec());
-                    point.added_bytes += added.bytes;
+                    needs.insert(added.to_vec());
+                    point.added_bytes += header.file_bytes();
                 }
                 let header = |id: &[u8]| self.headers.get(id).unwrap().header().clone();
                 let manifest = header(&changed.manifest_id);
@@ -358,7 +355,19 @@ impl Backup for Node {
         }
         let lease = vec![state.leases.len() as u8 + 1; 16];
         state.leases.insert(lease.clone());
-        Ok(Response::new(v1::OpenUploadResponse { lease_id: lease.into(), log_index: 7 }))
+        let ttl_ms = state.faults.lease_millis.unwrap_or(60_000);
+        Ok(Response::new(v1::OpenUploadResponse { lease_id: lease.into(), log_index: 7, ttl_ms }))
+    }
+
+    async fn renew_upload(
+        &self,
+        request: Request<v1::RenewUploadRequest>,
+    ) -> Result<Response<v1::RenewUploadResponse>, Status> {
+        let state = self.note("renew_upload");
+        if !state.leases.contains(&request.into_inner().lease_id[..]) {
+            return refuse(Code::LeaseGone, "no such lease");
+        }
+        Ok(Response::new(v1::RenewUploadResponse {}))
     }
 
     async fn get_upload_offset(
@@ -404,7 +413,10 @@ impl Backup for Node {
                 }
             }
             assert_eq!(sha2::Digest::finalize(hash)[..], id[..]);
-            self.state.lock().unwrap().bundles.insert(id.clone(), reader);
+            let header = SignedHeader::from_tail(&reader, begin.bytes).unwrap();
+            let mut state = self.state.lock().unwrap();
+            state.headers.insert(id.clone(), header);
+            state.bundles.insert(id.clone(), reader);
         }
         if !self.state.lock().unwrap().bundles.contains_key(&id) {
             let mut bytes = self.partial.lock().unwrap().get(&id).cloned().unwrap_or_default();
@@ -431,7 +443,9 @@ impl Backup for Node {
             assert_eq!(bytes.len() as u64, begin.bytes);
             let file = bundle::verify_bytes(&bytes, &bundle::Expect::of(FLEET, CLUSTER)).unwrap();
             assert_eq!(file.header.header().kind.as_str(), begin.kind);
-            self.state.lock().unwrap().bundles.insert(id, bytes);
+            let mut state = self.state.lock().unwrap();
+            state.headers.insert(id.clone(), file.header);
+            state.bundles.insert(id, bytes);
         }
         Ok(Response::new(v1::UploadBundleResponse { holders: vec![self.id] }))
     }
@@ -495,7 +509,7 @@ impl Catalog for Node {
         _request: Request<v1::ListPointsRequest>,
     ) -> Result<Response<v1::ListPointsResponse>, Status> {
         let points = self.state.lock().unwrap().points.iter().rev().cloned().collect();
-        Ok(Response::new(v1::ListPointsResponse { read: None, points }))
+        Ok(Response::new(v1::ListPointsResponse { read: None, points, ..Default::default() }))
     }
 
     async fn get_point(
@@ -529,8 +543,16 @@ impl Catalog for Node {
         &self,
         _request: Request<v1::OpenReadLeaseRequest>,
     ) -> Result<Response<v1::OpenReadLeaseResponse>, Status> {
-        drop(self.note("open_read_lease"));
-        Ok(Response::new(v1::OpenReadLeaseResponse { lease_id: vec![9; 16].into() }))
+        let ttl_ms = self.note("open_read_lease").faults.lease_millis.unwrap_or(60_000);
+        Ok(Response::new(v1::OpenReadLeaseResponse { lease_id: vec![9; 16].into(), ttl_ms }))
+    }
+
+    async fn renew_read_lease(
+        &self,
+        _request: Request<v1::RenewReadLeaseRequest>,
+    ) -> Result<Response<v1::RenewReadLeaseResponse>, Status> {
+        drop(self.note("renew_read_lease"));
+        Ok(Response::new(v1::RenewReadLeaseResponse {}))
     }
 
     async fn end_read_lease(

@@ -100,7 +100,7 @@ impl Story<'_> {
                 let request = v1::EndUploadRequest {
                     write_id: write_id.clone(),
                     lease_id: lease.lease_id.clone(),
-                    reason: "the probe of the story is over".to_owned(),
+                    failed: false,
                 };
                 async move { BackupClient::new(channel).end_upload(request).await }
             })
@@ -197,7 +197,7 @@ async fn upload(
     lease: &v1::OpenUploadResponse,
     bundle: &SealedBundle,
     bytes: &[u8],
-) -> Result<v1::AddedBundle> {
+) -> Result<Bytes> {
     let begin = v1::UploadBundleBegin {
         lease_id: lease.lease_id.clone(),
         lease_log_index: lease.log_index,
@@ -214,17 +214,11 @@ async fn upload(
     );
     let messages: Vec<v1::UploadBundleRequest> =
         parts.into_iter().map(|part| v1::UploadBundleRequest { part: Some(part) }).collect();
-    let answer = client
+    client
         .call("uploading the probe's bundle", |channel| {
             let messages = futures::stream::iter(messages.clone());
             async move { BackupClient::new(channel).upload_bundle(messages).await }
         })
         .await?;
-    Ok(v1::AddedBundle {
-        bundle_id: Bytes::copy_from_slice(bundle.id.as_bytes()),
-        bytes: bundle.bytes,
-        header: Bytes::copy_from_slice(bundle.header.header_bytes()),
-        signature: Bytes::copy_from_slice(bundle.header.signature()),
-        holders: answer.holders,
-    })
+    Ok(Bytes::copy_from_slice(bundle.id.as_bytes()))
 }

@@ -23,9 +23,6 @@ use crate::views::{PointView, point_rows};
 
 pub(crate) use inspect::plain;
 
-/// Lists of thousands of points are longer than gRPC's usual limit.
-pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
-
 /// Verbs about recovery points.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -89,22 +86,28 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
 
 async fn list(arguments: ListArgs, context: &Context) -> Result<()> {
     let (_, client) = operator::connect(context)?;
-    let request = v1::ListPointsRequest {
+    let mut request = v1::ListPointsRequest {
         cluster_name: arguments.cluster.unwrap_or_default(),
         stale: arguments.stale,
-        limit: arguments.limit.unwrap_or(0),
+        ..Default::default()
     };
-    let answer = client
-        .call("listing the recovery points", |channel| {
-            let request = request.clone();
-            async move {
-                let mut catalog =
-                    CatalogClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-                catalog.list_points(request).await
-            }
-        })
-        .await?;
-    let points: Vec<PointView> = answer.points.iter().map(PointView::from).collect();
+    let mut left = arguments.limit.unwrap_or(u64::MAX);
+    let mut points: Vec<PointView> = Vec::new();
+    while left > 0 {
+        request.page_size = left;
+        let page = client
+            .call("listing the recovery points", |channel| {
+                let request = request.clone();
+                async move { CatalogClient::new(channel).list_points(request).await }
+            })
+            .await?;
+        left = left.saturating_sub(page.points.len() as u64);
+        points.extend(page.points.iter().map(PointView::from));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
     context.screen.show(&points, |points| {
         if points.is_empty() {
             return "no recovery points\n".to_owned();

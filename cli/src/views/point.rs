@@ -134,7 +134,7 @@ impl From<&PointInfo> for PointView {
             items: info.items,
             logical_bytes: info.logical_bytes,
             added_bytes: info.added_bytes,
-            unchanged: info.unchanged,
+            unchanged: info.is_unchanged(),
             full: info.base.is_none(),
             manifest: Some(info.manifest.to_string()),
             base_manifest: info.base.map(|base| base.to_string()),

@@ -31,7 +31,7 @@ struct Prepared {
     rows: BTreeMap<BundleId, BundleRow>,
     dropped: Vec<BundleId>,
     needs: OrdSet<BundleId>,
-    is_statement: bool,
+    statement: Option<[u8; 64]>,
 }
 
 pub(crate) fn commit(
@@ -82,14 +82,14 @@ fn repeated(state: &State, cluster: &Cluster, command: &CommitPoint) -> Option<O
         Content::Changed(content) => {
             // Not the added ones: the manifest is theirs by its hash, and whoever takes a repeat may
             // not have their headers at hand any more.
-            !row.is_statement
+            row.statement.is_none()
                 && row.manifest == content.manifest
                 && row.key_bundle == content.key_bundle
                 && row.wraps == content.wraps
                 && content.dropped.are(&row.dropped)
         }
         // The signature covers sequence, epoch and time, so the same ones are the same statement.
-        Content::Unchanged { .. } => row.is_statement,
+        Content::Unchanged { .. } => row.statement.is_some(),
     };
     let same = same_content
         && row.lease == command.lease
@@ -197,7 +197,7 @@ fn unchanged(
         rows: BTreeMap::new(),
         dropped: Vec::new(),
         needs: parent.needs.clone(),
-        is_statement: true,
+        statement: Some(*signature),
     })
 }
 
@@ -253,7 +253,7 @@ fn install(
         items: command.items,
         logical_bytes: command.logical_bytes,
         stored_bytes_added,
-        is_statement: prepared.is_statement,
+        statement: prepared.statement,
     };
     let outcome = committed(&row);
     cluster.head = Head { sequence: row.sequence, manifest: Some(row.manifest) };

@@ -173,8 +173,9 @@ pub struct PointRow {
     pub logical_bytes: u64,
     /// Bytes of the added bundles, one copy.
     pub stored_bytes_added: u64,
-    /// A signed statement that nothing changed, without files of its own.
-    pub is_statement: bool,
+    /// The cluster's signature over the [`proto_types::PointStatement`] that nothing changed;
+    /// such a point has no files of its own. Readers verify it.
+    pub statement: Option<[u8; 64]>,
 }
 
 impl PointRow {

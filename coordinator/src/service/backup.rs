@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use coordinator_core::{
     AcquireEpoch, AddedBundle, ChangedContent, ClearFinding, Command, CommitPoint, Content,
-    EndUpload, FindingKey, Instance, OpenUpload, Outcome, RaiseFinding, Scope, UploadEnd,
+    EndUpload, FindingKey, Instance, OpenUpload, Outcome, RaiseFinding, RenewLease, Scope,
+    UploadEnd,
 };
 use proto::v1::backup_server::Backup;
 use proto::{ApiError, v1};
@@ -15,6 +16,9 @@ use super::fleet::core_request;
 use super::{Shared, convert};
 use crate::keeper::Upload;
 use crate::telemetry;
+
+/// Findings that one report may raise and clear together: each is a log entry.
+const FINDINGS_PER_REPORT_MAX: usize = 64;
 
 /// The `Backup` service.
 pub(crate) struct BackupService(pub(crate) Shared);
@@ -80,20 +84,35 @@ impl BackupService {
         cluster: ClusterId,
         message: v1::OpenUploadRequest,
     ) -> Result<v1::OpenUploadResponse, ApiError> {
+        let ttl_ms = message.ttl_ms;
         let command = Command::OpenUpload(OpenUpload {
             cluster,
             epoch: Epoch::new(message.epoch),
             lease: LeaseId::random(&*self.0.env.random),
             parent: Sequence::new(message.parent_sequence),
-            ttl_ms: message.ttl_ms,
+            ttl_ms,
         });
         match self.0.write(message.write_id.as_ref(), command).await? {
             Outcome::UploadOpened { lease, index, .. } => Ok(v1::OpenUploadResponse {
                 lease_id: convert::bytes_of(lease.as_bytes()),
                 log_index: index.get(),
+                ttl_ms,
             }),
             outcome => Err(super::unexpected(&outcome)),
         }
+    }
+
+    async fn renew(
+        &self,
+        cluster: ClusterId,
+        message: v1::RenewUploadRequest,
+    ) -> Result<v1::RenewUploadResponse, ApiError> {
+        let lease = convert::lease_id(&message.lease_id, "lease_id")?;
+        self.0.view(false).await?;
+        live_lease(&self.0, cluster, lease)?;
+        let command = Command::RenewLease(RenewLease { lease });
+        self.0.write(message.write_id.as_ref(), command).await?;
+        Ok(v1::RenewUploadResponse {})
     }
 
     async fn offset(
@@ -212,7 +231,7 @@ impl BackupService {
                 let ids = changed
                     .added
                     .iter()
-                    .map(|bundle| convert::bundle_id(&bundle.bundle_id, "added.bundle_id"))
+                    .map(|id| convert::bundle_id(id, "added"))
                     .collect::<Result<Vec<_>, _>>()?;
                 let added = self.describe(lease, row.index, &ids).await?;
                 Self::changed(changed, added)
@@ -289,10 +308,7 @@ impl BackupService {
         self.0.view(false).await?;
         // Gone already: nothing to end.
         if live_lease(&self.0, cluster, lease).is_ok() {
-            let reason = match message.reason.as_str() {
-                "failed" => UploadEnd::Failed,
-                _ => UploadEnd::Abandoned,
-            };
+            let reason = if message.failed { UploadEnd::Failed } else { UploadEnd::Abandoned };
             let command = Command::EndUpload(EndUpload { lease, reason });
             self.0.write(message.write_id.as_ref(), command).await?;
         }
@@ -310,6 +326,15 @@ impl BackupService {
             return Err(ApiError::new(
                 Code::StaleEpoch,
                 format!("epoch {} is not current, {} is", message.epoch, row.epoch),
+            ));
+        }
+        let findings = message.raise.len() + message.clear.len();
+        if findings > FINDINGS_PER_REPORT_MAX {
+            return Err(ApiError::new(
+                Code::TooLarge,
+                format!(
+                    "one report holds at most {FINDINGS_PER_REPORT_MAX} findings, this one {findings}"
+                ),
             ));
         }
         let key = |finding: &v1::Finding| FindingKey {
@@ -357,6 +382,17 @@ impl Backup for BackupService {
             BackupService::open_upload(self, cluster, request.into_inner()).await
         };
         self.0.answer("OpenUpload", work).await
+    }
+
+    async fn renew_upload(
+        &self,
+        request: Request<v1::RenewUploadRequest>,
+    ) -> Result<Response<v1::RenewUploadResponse>, Status> {
+        let work = async {
+            let cluster = self.0.caller(&request)?.agent()?;
+            self.renew(cluster, request.into_inner()).await
+        };
+        self.0.answer("RenewUpload", work).await
     }
 
     async fn get_upload_offset(

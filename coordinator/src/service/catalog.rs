@@ -1,9 +1,9 @@
 //! Reading recovery points and their sealed bytes.
 
-use coordinator_core::{Command, EndReadLease, OpenReadLease, Outcome, PointRow};
+use coordinator_core::{Command, EndReadLease, OpenReadLease, Outcome, PointRow, RenewLease};
 use proto::v1::catalog_server::Catalog;
 use proto::{ApiError, v1};
-use proto_types::{Code, LeaseId, LogTime, Sequence};
+use proto_types::{Code, LeaseId, LogIndex, LogTime, Sequence};
 use tonic::{Request, Response, Status};
 
 use super::fleet::cluster_by_name;
@@ -22,6 +22,26 @@ fn no_point(cluster: &str, what: &str) -> ApiError {
              those there are"
         ),
     )
+}
+
+fn page_size(asked: u64) -> usize {
+    /// A point without its bundles is some 400 bytes.
+    const MOST: usize = 1000;
+    match usize::try_from(asked) {
+        Ok(0) | Err(_) => MOST,
+        Ok(asked) => asked.min(MOST),
+    }
+}
+
+/// A page's token is the log index of the last point before it.
+fn page_token(token: &str) -> Result<Option<LogIndex>, ApiError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let index = token.parse().map(LogIndex::new).map_err(|_| {
+        convert::invalid("page_token: give the next_page_token of the page before, unchanged")
+    })?;
+    Ok(Some(index))
 }
 
 fn find<'a>(
@@ -58,16 +78,27 @@ impl CatalogService {
         } else {
             vec![cluster_by_name(&view, &message.cluster_name)?]
         };
-        let mut points = Vec::new();
+        let before = page_token(&message.page_token)?;
+        let mut rows = Vec::new();
         for cluster in clusters {
             caller.reader_of(cluster.id)?;
-            points.extend(state.points(&cluster.id).map(|row| convert::point(row, cluster)));
+            let older =
+                state.points(&cluster.id).filter(|row| before.is_none_or(|b| row.index < b));
+            rows.extend(older.map(|row| (row, cluster)));
         }
-        points.sort_by_key(|p| std::cmp::Reverse((p.committed_ms, p.log_index)));
-        if message.limit > 0 {
-            points.truncate(usize::try_from(message.limit).unwrap_or(usize::MAX));
-        }
-        Ok(v1::ListPointsResponse { read: Some(self.0.read_info(&view, message.stale)), points })
+        // The log's order is that of commits; no two points share an index.
+        rows.sort_unstable_by_key(|(row, _)| std::cmp::Reverse(row.index));
+        let more = rows.len() > page_size(message.page_size);
+        rows.truncate(page_size(message.page_size));
+        let next_page_token = match rows.last() {
+            Some((last, _)) if more => last.index.to_string(),
+            Some(_) | None => String::new(),
+        };
+        Ok(v1::ListPointsResponse {
+            read: Some(self.0.read_info(&view, message.stale)),
+            points: rows.into_iter().map(|(row, cluster)| convert::point(row, cluster)).collect(),
+            next_page_token,
+        })
     }
 
     async fn get(
@@ -107,10 +138,30 @@ impl CatalogService {
         });
         match self.0.write(message.write_id.as_ref(), command).await? {
             Outcome::ReadOpened { lease, .. } => {
-                Ok(v1::OpenReadLeaseResponse { lease_id: convert::bytes_of(lease.as_bytes()) })
+                let lease_id = convert::bytes_of(lease.as_bytes());
+                Ok(v1::OpenReadLeaseResponse { lease_id, ttl_ms: message.ttl_ms })
             }
             outcome => Err(super::unexpected(&outcome)),
         }
+    }
+
+    async fn renew_lease(
+        &self,
+        caller: &Caller,
+        message: v1::RenewReadLeaseRequest,
+    ) -> Result<v1::RenewReadLeaseResponse, ApiError> {
+        let lease = convert::lease_id(&message.lease_id, "lease_id")?;
+        let view = self.0.view(false).await?;
+        let row = view.state.read(&lease).ok_or_else(|| {
+            ApiError::new(
+                Code::LeaseGone,
+                format!("read lease {} is over or never was: take a new one", lease.short()),
+            )
+        })?;
+        caller.reader_of(row.cluster)?;
+        let command = Command::RenewLease(RenewLease { lease });
+        self.0.write(message.write_id.as_ref(), command).await?;
+        Ok(v1::RenewReadLeaseResponse {})
     }
 
     async fn end_lease(
@@ -162,6 +213,17 @@ impl Catalog for CatalogService {
             self.open_lease(&caller, request.into_inner()).await
         };
         self.0.answer("OpenReadLease", work).await
+    }
+
+    async fn renew_read_lease(
+        &self,
+        request: Request<v1::RenewReadLeaseRequest>,
+    ) -> Result<Response<v1::RenewReadLeaseResponse>, Status> {
+        let work = async {
+            let caller = self.0.caller(&request)?;
+            self.renew_lease(&caller, request.into_inner()).await
+        };
+        self.0.answer("RenewReadLease", work).await
     }
 
     async fn end_read_lease(

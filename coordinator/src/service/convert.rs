@@ -94,8 +94,9 @@ pub(super) fn point(row: &PointRow, cluster: &Cluster) -> v1::Point {
         items: row.items,
         logical_bytes: row.logical_bytes,
         added_bytes: row.stored_bytes_added,
-        unchanged: row.is_statement,
+        unchanged: row.statement.is_some(),
         bundles: Vec::new(),
+        statement_signature: row.statement.map(|s| bytes_of(&s)).unwrap_or_default(),
     }
 }
 

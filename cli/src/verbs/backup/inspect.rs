@@ -15,7 +15,6 @@ use serde::Serialize;
 use super::super::opening::{
     Found, KeyArgs, OptionalKeyArgs, TrustView, in_file, in_fleet, point_name,
 };
-use super::ANSWER_BYTES_MAX;
 use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::output::Rows;
@@ -127,11 +126,7 @@ async fn get(name: &PointName, context: &Context) -> Result<PointView> {
     let answer = client
         .call("finding the recovery point", |channel| {
             let request = request.clone();
-            async move {
-                let mut catalog =
-                    CatalogClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-                catalog.get_point(request).await
-            }
+            async move { CatalogClient::new(channel).get_point(request).await }
         })
         .await?;
     Ok(PointView::from(&answer.point.unwrap_or_default()))

@@ -72,6 +72,14 @@ pub(super) fn ids<I: WireId>(at: At, bytes: &[u8]) -> Result<Vec<I>, DecodeError
     bytes.chunks(I::LEN).map(|chunk| id(at, chunk)).collect()
 }
 
+/// No bytes are none.
+pub(super) fn array_or_none<const N: usize>(
+    at: At,
+    bytes: &[u8],
+) -> Result<Option<[u8; N]>, DecodeError> {
+    if bytes.is_empty() { Ok(None) } else { array(at, bytes).map(Some) }
+}
+
 pub(super) fn array<const N: usize>(at: At, bytes: &[u8]) -> Result<[u8; N], DecodeError> {
     bytes.try_into().map_err(|_| at.invalid())
 }

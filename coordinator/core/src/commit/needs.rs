@@ -37,7 +37,7 @@ pub(super) fn resolve(
         dropped,
         needs,
         rows,
-        is_statement: false,
+        statement: None,
     })
 }
 

@@ -60,7 +60,7 @@ fn commit_makes_a_point_and_ends_its_upload() {
     assert_eq!((point.parent, point.base), (seq(0), None));
     // Three headers name one DEK, the wraps none: 4 bodies of 1000, 4 trailers of 76 and 244.
     assert_eq!(point.stored_bytes_added, 4 * (1_000 + 76 + 244) + 3 * 16);
-    assert!(!point.is_statement && point.is_proved());
+    assert!(point.statement.is_none() && point.is_proved());
     assert!(!world.state.lease_live(&lease(100)));
 }
 
@@ -103,7 +103,7 @@ fn commit_of_an_unchanged_point_is_a_statement() {
         world.state.point(&cluster(1), seq(2)).unwrap().clone(),
         world.state.point(&cluster(1), seq(3)).unwrap().clone(),
     );
-    assert!(third.is_statement);
+    assert!(third.statement.is_some());
     assert_eq!((third.manifest, third.base), (bundle("m2"), Some(bundle("m1"))));
     assert_eq!(third.needs, second.needs);
     assert_eq!(third.stored_bytes_added, 0);

@@ -10,8 +10,8 @@ use proto_types::{BundleId, Epoch, LeaseId, LogIndex, LogTime, NodeId, Sequence,
 use super::super::DecodeError;
 use super::super::outcome::{self, WireOutcome};
 use super::super::wire::{
-    At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, id, id_or_none, ids, kind,
-    present, put_ids, put_or_none, word,
+    At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array_or_none, id, id_or_none,
+    ids, kind, present, put_ids, put_or_none, word,
 };
 use crate::rows::{
     BundleFacts, BundleRow, Cluster, Finding, FindingKey, Fleet, Head, PointRow, ReadLease,
@@ -251,8 +251,9 @@ pub(super) struct WirePoint {
     logical_bytes: u64,
     #[prost(uint64, tag = "18")]
     stored_bytes_added: u64,
-    #[prost(bool, tag = "19")]
-    is_statement: bool,
+    /// The statement's signature; empty when there is none.
+    #[prost(bytes = "vec", tag = "19")]
+    statement: Vec<u8>,
 }
 
 pub(super) fn put_point(point: &PointRow) -> Row {
@@ -275,7 +276,7 @@ pub(super) fn put_point(point: &PointRow) -> Row {
         items: point.items,
         logical_bytes: point.logical_bytes,
         stored_bytes_added: point.stored_bytes_added,
-        is_statement: point.is_statement,
+        statement: point.statement.map(Vec::from).unwrap_or_default(),
     })
 }
 
@@ -303,7 +304,7 @@ pub(super) fn get_point(wire: WirePoint) -> Result<PointRow, DecodeError> {
         items: wire.items,
         logical_bytes: wire.logical_bytes,
         stored_bytes_added: wire.stored_bytes_added,
-        is_statement: wire.is_statement,
+        statement: array_or_none(at("statement"), &wire.statement)?,
     })
 }
 
