@@ -7,7 +7,7 @@ use crate::command::{Command, LogContext, Request};
 use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::{clusters, commit, findings, fleet, holders, leases, sessions, uploads};
+use crate::{clusters, commit, findings, fleet, holders, leases, members, sessions, uploads};
 
 /// What a handler knows besides state and command.
 pub(crate) struct Context<'a> {
@@ -50,5 +50,10 @@ fn execute(
         Command::RecordHolders(command) => holders::record(state, context, command),
         Command::RaiseFinding(command) => findings::raise(state, context, command),
         Command::ClearFinding(command) => findings::clear(state, context, command),
+        Command::AddNode(command) => members::add(state, context, command),
+        Command::BeginChange(command) => members::begin(state, context, command),
+        Command::SealChange => members::seal(state, context),
+        Command::EndChange => members::end(state, context),
+        Command::RemoveNode(command) => members::remove(state, context, command),
     }
 }

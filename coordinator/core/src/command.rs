@@ -13,6 +13,7 @@ use crate::dropped::{BundlePrefix, Dropped};
 use crate::rows::{
     FindingKey, Instance, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Severity,
 };
+use crate::voters::Voters;
 
 /// One log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct LogContext<'a> {
     /// Where the entry stands in the log.
     pub index: LogIndex,
     /// The voters as of this index.
-    pub voters: &'a BTreeSet<NodeId>,
+    pub voters: &'a Voters,
 }
 
 /// A change of the state.
@@ -67,6 +68,18 @@ pub enum Command {
     RaiseFinding(RaiseFinding),
     /// Takes a finding back.
     ClearFinding(ClearFinding),
+    /// Admits a coordinator and gives it its id.
+    AddNode(AddNode),
+    /// Begins to change who votes.
+    BeginChange(BeginChange),
+    /// Lets the change reach Raft, once every needed bundle is on a majority of the new voters.
+    /// Proposed by the leader, until it is accepted.
+    SealChange,
+    /// Ends the change. Proposed by the leader when Raft has the new voters, or by an admin who
+    /// gives it up before it was sealed.
+    EndChange,
+    /// Removes a coordinator that does not vote.
+    RemoveNode(RemoveNode),
 }
 
 impl Command {
@@ -88,6 +101,11 @@ impl Command {
             Self::RecordHolders(_) => "record_holders",
             Self::RaiseFinding(_) => "raise_finding",
             Self::ClearFinding(_) => "clear_finding",
+            Self::AddNode(_) => "add_node",
+            Self::BeginChange(_) => "begin_change",
+            Self::SealChange => "seal_change",
+            Self::EndChange => "end_change",
+            Self::RemoveNode(_) => "remove_node",
         }
     }
 }
@@ -309,6 +327,31 @@ pub struct RaiseFinding {
 pub struct ClearFinding {
     /// Which finding.
     pub key: FindingKey,
+}
+
+/// See [`Command::AddNode`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddNode {
+    /// What people call it; an RFC 1123 label, unique among the nodes that belong to the fleet.
+    pub name: String,
+    /// `host:port` of its gRPC.
+    pub address: String,
+}
+
+/// See [`Command::BeginChange`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeginChange {
+    /// The voters after it: one more or one less than now.
+    pub voters: BTreeSet<NodeId>,
+    /// The voter that goes, if it is to leave the fleet with it.
+    pub remove: Option<NodeId>,
+}
+
+/// See [`Command::RemoveNode`]. Of a removed one it answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoveNode {
+    /// Which.
+    pub node: NodeId,
 }
 
 impl CommitPoint {

@@ -208,10 +208,11 @@ fn require_durable(
     prepared: &Prepared,
 ) -> Result<(), Refusal> {
     let nobody = BTreeSet::new();
+    let voters = state.durable_on(context.log.voters);
     for bundle in &prepared.needs {
         let row = prepared.rows.get(bundle).or_else(|| state.bundle(bundle));
         let holders = row.map_or(&nobody, |row| &row.holders);
-        holders::require_durable(*bundle, holders, context.log.voters)?;
+        holders::require_durable(*bundle, holders, &voters)?;
     }
     Ok(())
 }

@@ -13,25 +13,20 @@ use crate::outcome::{Event, Outcome};
 use crate::refusal::{Field, Limit, Refusal};
 use crate::rows::BundleRow;
 use crate::state::State;
-
-/// How many of `voters` nodes make a majority.
-#[must_use]
-pub const fn majority(voters: usize) -> usize {
-    voters / 2 + 1
-}
+use crate::voters::Voters;
 
 /// Refuses a bundle that is not on a majority of the voters (B1).
 pub(crate) fn require_durable(
     bundle: BundleId,
     holders: &BTreeSet<NodeId>,
-    voters: &BTreeSet<NodeId>,
+    voters: &Voters,
 ) -> Result<(), Refusal> {
-    let have = holders.intersection(voters).count();
-    let need = majority(voters.len());
-    if have < need {
-        return Err(Refusal::BundleNotDurable { bundle, have: have as u64, need: need as u64 });
+    match voters.lacking(holders) {
+        None => Ok(()),
+        Some((have, need)) => {
+            Err(Refusal::BundleNotDurable { bundle, have: have as u64, need: need as u64 })
+        }
     }
-    Ok(())
 }
 
 pub(crate) fn record(

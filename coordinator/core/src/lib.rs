@@ -17,6 +17,7 @@ mod fleet;
 mod holders;
 mod leases;
 pub mod limits;
+mod members;
 mod outcome;
 mod query;
 mod refusal;
@@ -24,20 +25,23 @@ mod rows;
 mod sessions;
 mod state;
 mod uploads;
+mod voters;
 
 pub use apply::apply;
 pub use command::{
-    AcquireEpoch, AddedBundle, ChangedContent, ClearFinding, Command, CommitPoint, Content,
-    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet, LogContext, OpenReadLease,
-    OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RenewLease, Request, UploadEnd,
+    AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
+    CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
+    LogContext, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster,
+    RemoveNode, RenewLease, Request, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
-pub use holders::majority;
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
 pub use rows::{
-    BundleFacts, BundleRow, Cluster, Finding, FindingKey, Fleet, Head, Instance, PointRow, Proof,
-    ProofState, ReadLease, ReadPurpose, RecoveryPublicKey, Scope, Session, Severity, UploadLease,
+    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance, NodeRow,
+    NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, RecoveryPublicKey, Scope,
+    Session, Severity, UploadLease,
 };
 pub use state::State;
+pub use voters::{Voters, majority};

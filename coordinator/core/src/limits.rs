@@ -50,6 +50,13 @@ pub const RECORDED_HOLDERS_MAX: usize = 112;
 /// Leases or sessions in one expiry command: 2 KiB of ids.
 pub const EXPIRED_MAX: usize = 128;
 
+/// Coordinators admitted by `AddNode` at one time.
+pub const NODES_MAX: usize = 32;
+/// Coordinators that vote.
+pub const VOTERS_MAX: usize = 15;
+/// Bytes of a coordinator's address: a DNS name of 253 and a port.
+pub const NODE_ADDRESS_BYTES_MAX: usize = 259;
+
 /// Findings of one scope (a cluster, a node or the fleet).
 pub const FINDINGS_PER_SCOPE_MAX: usize = 256;
 /// Bytes of a finding's kind.

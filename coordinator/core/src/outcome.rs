@@ -1,7 +1,9 @@
 //! What `apply` answers: an outcome for whoever asked, and events for the shell of every node.
 //! Both follow from state and entry alone.
 
-use proto_types::{BundleId, ClusterId, Epoch, FleetId, LeaseId, LogIndex, LogTime, Sequence};
+use proto_types::{
+    BundleId, ClusterId, Epoch, FleetId, LeaseId, LogIndex, LogTime, NodeId, Sequence,
+};
 
 use crate::refusal::Refusal;
 use crate::rows::{FindingKey, Instance};
@@ -109,6 +111,25 @@ pub enum Outcome {
         /// Whether it stood before.
         existed: bool,
     },
+    /// The node may take part.
+    NodeAdded {
+        /// Its id.
+        node: NodeId,
+    },
+    /// The change of voters is under way.
+    ChangeBegun,
+    /// The change may reach Raft.
+    ChangeSealed,
+    /// The change is over.
+    ChangeEnded {
+        /// Whether it was made, and not given up.
+        done: bool,
+    },
+    /// The node may not take part any more.
+    NodeRemoved {
+        /// Its id.
+        node: NodeId,
+    },
 }
 
 impl Outcome {
@@ -190,6 +211,16 @@ pub enum Event {
     FindingRaised {
         /// Which.
         key: FindingKey,
+    },
+    /// A node was admitted.
+    NodeAdded {
+        /// Its id.
+        node: NodeId,
+    },
+    /// A node was removed; it must stop.
+    NodeRemoved {
+        /// Its id.
+        node: NodeId,
     },
     /// A finding that stood was cleared.
     FindingCleared {

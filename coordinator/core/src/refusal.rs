@@ -4,7 +4,9 @@
 use std::fmt;
 
 use crate::dropped::BundlePrefix;
-use proto_types::{BundleId, ClusterId, Code, DekId, Epoch, FleetId, LeaseId, Sequence, SessionId};
+use proto_types::{
+    BundleId, ClusterId, Code, DekId, Epoch, FleetId, LeaseId, NodeId, Sequence, SessionId,
+};
 
 /// Why a command was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -248,6 +250,46 @@ pub enum Refusal {
         /// Voters that must have it.
         need: u64,
     },
+    /// No such coordinator was admitted.
+    #[error("node {node} is not known: add it first, or check the id with `strongroom node list`")]
+    NodeUnknown {
+        /// The node.
+        node: NodeId,
+    },
+    /// A removed coordinator does not come back.
+    #[error(
+        "node {node} was removed from the fleet, and its id is not used again: add it as a new node"
+    )]
+    NodeWasRemoved {
+        /// The node.
+        node: NodeId,
+    },
+    /// The name is taken.
+    #[error("the name {name} already belongs to node {node}: choose another name")]
+    NodeNameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        node: NodeId,
+    },
+    /// A voter cannot be taken away just so.
+    #[error("node {node} votes, or is about to: it stops voting first")]
+    NodeVotes {
+        /// The node.
+        node: NodeId,
+    },
+    /// Another change of voters is not over.
+    #[error(
+        "a change of voters is under way, and there is one at a time: wait until `strongroom node \
+         list` shows that it is over"
+    )]
+    ChangeUnderWay,
+    /// More than one voter at once, or none left.
+    #[error("voters change by one node at a time, and one always stays")]
+    ChangeNotOneStep,
+    /// There is nothing to seal or to end.
+    #[error("no change of voters is under way: begin one first")]
+    NoChange,
 }
 
 impl Refusal {
@@ -281,6 +323,12 @@ impl Refusal {
             Self::RoleMissing { role, .. } | Self::RoleWrong { role, .. } => role.code(),
             Self::KeysMissing { .. } => Code::KeyBundleIncomplete,
             Self::BundleNotDurable { .. } => Code::BundleNotDurable,
+            Self::NodeUnknown { .. } | Self::ChangeNotOneStep => Code::InvalidArgument,
+            Self::NodeNameTaken { .. } => Code::AlreadyExists,
+            Self::NodeWasRemoved { .. }
+            | Self::NodeVotes { .. }
+            | Self::ChangeUnderWay
+            | Self::NoChange => Code::Conflict,
         }
     }
 }
@@ -361,6 +409,10 @@ words! {
         FindingText = 13, "finding's text", "use 1 to 1024 bytes for message and remedy each", InvalidArgument;
         /// Size of a bundle.
         BundleSize = 14, "bundle's size", "send the length of the stored file", InvalidArgument;
+        /// Of a coordinator.
+        NodeName = 15, "coordinator's name", "use 1 to 63 lower-case letters, digits and hyphens", InvalidArgument;
+        /// Of a coordinator.
+        NodeAddress = 16, "coordinator's address", "write host:port, as others reach it", InvalidArgument;
     }
     second rule: /** What a valid one looks like. */
 }
@@ -392,6 +444,10 @@ words! {
         Expired = 11, "the number of ids in one expiry", "send several commands", TooLarge;
         /// Findings of one scope.
         Findings = 12, "the number of findings of one scope", "clear some first", ResourceExhausted;
+        /// Nodes of the fleet.
+        Nodes = 13, "the number of coordinators", "remove one first", ResourceExhausted;
+        /// Voters.
+        Voters = 14, "the number of voters", "more of them make every write slower and little safer", ResourceExhausted;
     }
     second remedy: /** What to do about it. */
 }

@@ -291,6 +291,45 @@ pub struct Session {
     pub results: OrdMap<u64, Outcome>,
 }
 
+/// A coordinator, as far as Raft does not know it. Removed ones stay for ever: an id is never
+/// given out twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Its id.
+    pub id: NodeId,
+    /// What people call it; empty where a first member was removed.
+    pub name: String,
+    /// `host:port` of its gRPC; empty where a first member was removed.
+    pub address: String,
+    /// Whether it still belongs to the fleet.
+    pub state: NodeState,
+    /// Log time of that.
+    pub since: LogTime,
+}
+
+/// See [`NodeRow`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// It may take part.
+    Admitted,
+    /// It may never take part again.
+    Removed,
+}
+
+/// A change of voters under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The voters after it.
+    pub voters: BTreeSet<NodeId>,
+    /// The node that is removed with it.
+    pub remove: Option<NodeId>,
+    /// Where in the log it was begun.
+    pub begun: LogIndex,
+    /// Whether every needed bundle was found on a majority of the new voters, so that it may reach
+    /// Raft. From then on commits need both majorities.
+    pub sealed: bool,
+}
+
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {

@@ -3,11 +3,12 @@
 //! holds between them, and everybody else asks.
 
 use imbl::OrdMap;
-use proto_types::{BundleId, ClusterId, LeaseId, LogTime, Sequence, SessionId};
+use proto_types::{BundleId, ClusterId, LeaseId, LogTime, NodeId, Sequence, SessionId};
 use std::sync::Arc;
 
 use crate::rows::{
-    BundleRow, Cluster, Finding, FindingKey, Fleet, PointRow, ReadLease, Session, UploadLease,
+    BundleRow, Change, Cluster, Finding, FindingKey, Fleet, NodeRow, PointRow, ReadLease, Session,
+    UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -26,6 +27,8 @@ pub struct State {
     pub(crate) reads: OrdMap<LeaseId, ReadLease>,
     pub(crate) sessions: OrdMap<SessionId, Session>,
     pub(crate) findings: OrdMap<FindingKey, Arc<Finding>>,
+    pub(crate) nodes: OrdMap<NodeId, Arc<NodeRow>>,
+    pub(crate) change: Option<Arc<Change>>,
 }
 
 impl State {

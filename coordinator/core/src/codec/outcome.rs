@@ -2,7 +2,7 @@
 //! outcome it is and with it which fields mean something; all others are left out.
 
 use prost::Message;
-use proto_types::{Epoch, LogIndex, LogTime, Sequence};
+use proto_types::{Epoch, LogIndex, LogTime, NodeId, Sequence};
 
 use super::DecodeError;
 use super::refusal::{self, WireRefusal};
@@ -21,7 +21,7 @@ pub(super) struct WireOutcome {
     id: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
     manifest: Vec<u8>,
-    /// Epoch or sequence.
+    /// Epoch, sequence or node.
     #[prost(uint64, tag = "4")]
     number: u64,
     #[prost(uint64, tag = "5")]
@@ -34,7 +34,7 @@ pub(super) struct WireOutcome {
     /// Skipped or unknown.
     #[prost(uint64, tag = "8")]
     left: u64,
-    /// Was live, is new, or existed.
+    /// Was live, is new, existed, or was done.
     #[prost(bool, tag = "9")]
     flag: bool,
     #[prost(message, optional, tag = "10")]
@@ -92,6 +92,11 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         }
         Outcome::FindingRaised { new } => WireOutcome { kind: 12, flag: *new, ..empty },
         Outcome::FindingCleared { existed } => WireOutcome { kind: 13, flag: *existed, ..empty },
+        Outcome::NodeAdded { node } => WireOutcome { kind: 14, number: node.get(), ..empty },
+        Outcome::ChangeBegun => WireOutcome { kind: 15, ..empty },
+        Outcome::ChangeSealed => WireOutcome { kind: 16, ..empty },
+        Outcome::ChangeEnded { done } => WireOutcome { kind: 17, flag: *done, ..empty },
+        Outcome::NodeRemoved { node } => WireOutcome { kind: 18, number: node.get(), ..empty },
     }
 }
 
@@ -127,6 +132,11 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         11 => Outcome::HoldersRecorded { changed: wire.done, unknown: wire.left },
         12 => Outcome::FindingRaised { new: wire.flag },
         13 => Outcome::FindingCleared { existed: wire.flag },
+        14 => Outcome::NodeAdded { node: NodeId::new(wire.number) },
+        15 => Outcome::ChangeBegun,
+        16 => Outcome::ChangeSealed,
+        17 => Outcome::ChangeEnded { done: wire.flag },
+        18 => Outcome::NodeRemoved { node: NodeId::new(wire.number) },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     };
     // Fields that mean nothing for this kind must not be there.

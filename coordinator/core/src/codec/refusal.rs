@@ -1,7 +1,7 @@
 //! Refusals, within outcomes. Flat like them: `kind` says which fields mean something.
 
 use prost::Message;
-use proto_types::{Epoch, Sequence};
+use proto_types::{Epoch, NodeId, Sequence};
 
 use super::DecodeError;
 use super::wire::{At, WireId, id, present};
@@ -26,7 +26,7 @@ pub(super) struct WireRefusal {
     /// Field, limit, role or header's problem or field.
     #[prost(uint32, tag = "5")]
     word: u32,
-    /// What was offered, or what there is.
+    /// What was offered, what there is, or the node.
     #[prost(uint64, tag = "6")]
     have: u64,
     /// What it should have been.
@@ -111,6 +111,15 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::BundleNotDurable { bundle, have, need } => {
             WireRefusal { kind: 28, id: bundle.put(), have: *have, want: *need, ..empty }
         }
+        Refusal::NodeUnknown { node } => WireRefusal { kind: 29, have: node.get(), ..empty },
+        Refusal::NodeWasRemoved { node } => WireRefusal { kind: 30, have: node.get(), ..empty },
+        Refusal::NodeNameTaken { name, node } => {
+            WireRefusal { kind: 31, have: node.get(), text: name.clone(), ..empty }
+        }
+        Refusal::NodeVotes { node } => WireRefusal { kind: 32, have: node.get(), ..empty },
+        Refusal::ChangeUnderWay => WireRefusal { kind: 33, ..empty },
+        Refusal::ChangeNotOneStep => WireRefusal { kind: 34, ..empty },
+        Refusal::NoChange => WireRefusal { kind: 35, ..empty },
     }
 }
 
@@ -120,6 +129,7 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
     let lease = || id(at("lease"), &wire.id);
     let bundle = || id(at("bundle"), &wire.id);
     let text = || wire.text.clone();
+    let node = NodeId::new(wire.have);
     // Fields that mean nothing for the kind are noticed with the outcome around it.
     Ok(match wire.kind {
         1 => Refusal::FleetMissing,
@@ -180,6 +190,13 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
             first: id(at("dek"), &wire.dek)?,
         },
         28 => Refusal::BundleNotDurable { bundle: bundle()?, have: wire.have, need: wire.want },
+        29 => Refusal::NodeUnknown { node },
+        30 => Refusal::NodeWasRemoved { node },
+        31 => Refusal::NodeNameTaken { name: text(), node },
+        32 => Refusal::NodeVotes { node },
+        33 => Refusal::ChangeUnderWay,
+        34 => Refusal::ChangeNotOneStep,
+        35 => Refusal::NoChange,
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     })
 }

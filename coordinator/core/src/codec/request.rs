@@ -8,12 +8,13 @@ use proto_types::{Epoch, LogTime, NodeId, Sequence};
 use super::DecodeError;
 use super::wire::{
     At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array, id, id_or_none, ids,
-    present, put_ids, put_or_none, word,
+    nodes, present, put_ids, put_nodes, put_or_none, word,
 };
 use crate::command::{
-    AcquireEpoch, AddedBundle, ChangedContent, ClearFinding, Command, CommitPoint, Content,
-    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet, OpenReadLease, OpenUpload,
-    RaiseFinding, RecordHolders, RegisterCluster, RenewLease, Request,
+    AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
+    CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
+    OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RemoveNode,
+    RenewLease, Request,
 };
 use crate::dropped::Dropped;
 
@@ -30,7 +31,8 @@ pub(super) struct WireRequest {
     time_ms: u64,
     #[prost(
         oneof = "WireCommand",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
+                34"
     )]
     command: Option<WireCommand>,
 }
@@ -69,6 +71,38 @@ enum WireCommand {
     RaiseFinding(WireRaiseFinding),
     #[prost(message, tag = "29")]
     ClearFinding(WireFindingKey),
+    #[prost(message, tag = "30")]
+    AddNode(WireAddNode),
+    #[prost(message, tag = "31")]
+    BeginChange(WireBeginChange),
+    #[prost(message, tag = "32")]
+    SealChange(WireNothing),
+    #[prost(message, tag = "33")]
+    EndChange(WireNothing),
+    /// The node.
+    #[prost(uint64, tag = "34")]
+    RemoveNode(u64),
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct WireNothing {}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireAddNode {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    address: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireBeginChange {
+    /// Ascending.
+    #[prost(uint64, repeated, tag = "1")]
+    voters: Vec<u64>,
+    /// 0: none.
+    #[prost(uint64, tag = "2")]
+    remove: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -291,6 +325,16 @@ fn put_command(command: &Command) -> WireCommand {
             remedy: c.remedy.clone(),
         }),
         Command::ClearFinding(c) => WireCommand::ClearFinding(WireFindingKey::put(&c.key)),
+        Command::AddNode(c) => {
+            WireCommand::AddNode(WireAddNode { name: c.name.clone(), address: c.address.clone() })
+        }
+        Command::BeginChange(c) => WireCommand::BeginChange(WireBeginChange {
+            voters: put_nodes(&c.voters),
+            remove: c.remove.map_or(0, NodeId::get),
+        }),
+        Command::SealChange => WireCommand::SealChange(WireNothing {}),
+        Command::EndChange => WireCommand::EndChange(WireNothing {}),
+        Command::RemoveNode(c) => WireCommand::RemoveNode(c.node.get()),
     }
 }
 
@@ -405,6 +449,16 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         }),
         WireCommand::ClearFinding(key) => {
             Command::ClearFinding(ClearFinding { key: WireFindingKey::get(at("key"), Some(key))? })
+        }
+        WireCommand::AddNode(c) => Command::AddNode(AddNode { name: c.name, address: c.address }),
+        WireCommand::BeginChange(c) => Command::BeginChange(BeginChange {
+            voters: nodes(at("voters"), &c.voters)?,
+            remove: (c.remove != 0).then(|| NodeId::new(c.remove)),
+        }),
+        WireCommand::SealChange(_) => Command::SealChange,
+        WireCommand::EndChange(_) => Command::EndChange,
+        WireCommand::RemoveNode(node) => {
+            Command::RemoveNode(RemoveNode { node: NodeId::new(node) })
         }
     })
 }

@@ -6,7 +6,8 @@
 //! ```
 //! What a point needs is not written but made again from what its parent needs, so that a snapshot
 //! grows with the changes and not with the points. Rows come in an order in which each one finds
-//! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings.
+//! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
+//! nodes, the change of voters.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -51,6 +52,12 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     }
     for (key, finding) in &state.findings {
         writer.row(rows::put_finding(key, finding))?;
+    }
+    for node in state.nodes.values() {
+        writer.row(rows::put_node(node))?;
+    }
+    if let Some(change) = &state.change {
+        writer.row(rows::put_change(change))?;
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -159,6 +166,15 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
         Row::Finding(row) => {
             let (key, finding) = rows::get_finding(row)?;
             once(&mut state.findings, key, Arc::new(finding))?;
+        }
+        Row::Node(row) => {
+            let node = rows::get_node(row)?;
+            once(&mut state.nodes, node.id, Arc::new(node))?;
+        }
+        Row::Change(row) => {
+            if state.change.replace(Arc::new(rows::get_change(&row)?)).is_some() {
+                return Err(contradiction("two changes of voters"));
+            }
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

@@ -1,6 +1,8 @@
 //! What the encoded forms share: ids as bytes, lists of ids as one run of bytes, closed sets of
 //! words as numbers, and the messages that occur in more than one of them.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 use proto_types::{
     BundleId, BundleKind, ClusterId, DekId, FleetId, LeaseId, NodeId, SessionId, SigningPublicKey,
@@ -10,7 +12,8 @@ use super::DecodeError;
 use crate::command::UploadEnd;
 use crate::dropped::BundlePrefix;
 use crate::rows::{
-    FindingKey, Instance, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Scope, Severity,
+    FindingKey, Instance, NodeState, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Scope,
+    Severity,
 };
 
 /// Where a field stands, for the error.
@@ -84,6 +87,18 @@ pub(super) fn array<const N: usize>(at: At, bytes: &[u8]) -> Result<[u8; N], Dec
     bytes.try_into().map_err(|_| at.invalid())
 }
 
+pub(super) fn put_nodes<'a>(nodes: impl IntoIterator<Item = &'a NodeId>) -> Vec<u64> {
+    nodes.into_iter().map(|node| node.get()).collect()
+}
+
+/// Ascending node ids, so that there is one encoding.
+pub(super) fn nodes(at: At, wire: &[u64]) -> Result<BTreeSet<NodeId>, DecodeError> {
+    if !wire.is_sorted_by(|a, b| a < b) {
+        return Err(at.invalid());
+    }
+    Ok(wire.iter().copied().map(NodeId::new).collect())
+}
+
 pub(super) fn present<T>(at: At, value: Option<T>) -> Result<T, DecodeError> {
     value.ok_or_else(|| at.invalid())
 }
@@ -111,6 +126,7 @@ wire_words! {
     UploadEnd { Abandoned = 1 Failed = 2 }
     ReadPurpose { Restore = 1 Export = 2 Drill = 3 Snapshot = 4 }
     Severity { Info = 1 Warning = 2 Critical = 3 }
+    NodeState { Admitted = 1 Removed = 2 }
 }
 
 pub(super) fn word<W: WireWord>(at: At, number: u32) -> Result<W, DecodeError> {

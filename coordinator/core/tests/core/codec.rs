@@ -41,9 +41,9 @@ fn codec_refuses_other_versions_and_nothing() {
 
 #[test]
 fn codec_refuses_what_it_does_not_know() {
-    // A command of a newer program (tag 30), an unknown field beside a known command, an unknown
+    // A command of a newer program (tag 62), an unknown field beside a known command, an unknown
     // outcome, and a row of an unknown kind.
-    let unknown_command = [1, 0x18, 5, 0xf2, 0x01, 0];
+    let unknown_command = [1, 0x18, 5, 0xf2, 0x03, 0];
     let mut unknown_field = codec::encode_request(&requests()[0].1);
     unknown_field.extend([0x20, 1]);
     for bytes in [&unknown_command[..], &unknown_field] {
@@ -53,7 +53,7 @@ fn codec_refuses_what_it_does_not_know() {
     }
     let error = codec::decode_outcome(&[1, 0x08, 99]).unwrap_err();
     assert!(matches!(error, DecodeError::Unknown { .. }));
-    let rows = [vec![0x0a, 0], vec![0x4a, 0]];
+    let rows = [vec![0x0a, 0], vec![0x5a, 0]];
     let error = codec::read_state(&mut &stream(&rows)[..]).unwrap_err();
     assert!(matches!(error, DecodeError::Unknown { .. }), "{error:?}");
 }

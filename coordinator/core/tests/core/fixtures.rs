@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AcquireEpoch, BundlePrefix, ClearFinding, Command, EndReadLease, EndUpload, ExpireLeases,
-    ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit, Outcome, Proof,
-    ProofState, RaiseFinding, RecordHolders, Refusal, RenewLease, Request, Role, Scope, Severity,
-    State, UploadEnd, codec,
+    AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, EndReadLease,
+    EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit,
+    Outcome, Proof, ProofState, RaiseFinding, RecordHolders, Refusal, RemoveNode, RenewLease,
+    Request, Role, Scope, Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
 use crate::scenario::{
-    Draft, FLEET, World, bundle, cluster, dek, init_fleet, instance, lease, open_read, open_upload,
-    proved, register, seq, session,
+    Draft, FLEET, World, bundle, cluster, dek, init_fleet, instance, lease, nodes, open_read,
+    open_upload, proved, register, seq, session,
 };
 
 /// The lines `name: hex` of a file.
@@ -111,6 +111,24 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
             "clear_finding-node",
             Command::ClearFinding(ClearFinding { key: key(Scope::Node(NodeId::new(3))) }),
         ),
+        (
+            "add_node",
+            Command::AddNode(AddNode { name: "four".to_owned(), address: "four:7410".to_owned() }),
+        ),
+        (
+            "begin_change",
+            Command::BeginChange(BeginChange { voters: nodes(&[1, 2, 3, 4]), remove: None }),
+        ),
+        (
+            "begin_change-removal",
+            Command::BeginChange(BeginChange {
+                voters: nodes(&[1, 3]),
+                remove: Some(NodeId::new(2)),
+            }),
+        ),
+        ("seal_change", Command::SealChange),
+        ("end_change", Command::EndChange),
+        ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
     ];
     let numbered = commands.into_iter().zip(1_u64..);
     numbered
@@ -160,6 +178,11 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("holders_recorded".to_owned(), Outcome::HoldersRecorded { changed: 3, unknown: 4 }),
         ("finding_raised".to_owned(), Outcome::FindingRaised { new: true }),
         ("finding_cleared".to_owned(), Outcome::FindingCleared { existed: true }),
+        ("node_added".to_owned(), Outcome::NodeAdded { node: NodeId::new(4) }),
+        ("change_begun".to_owned(), Outcome::ChangeBegun),
+        ("change_sealed".to_owned(), Outcome::ChangeSealed),
+        ("change_ended".to_owned(), Outcome::ChangeEnded { done: true }),
+        ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -171,6 +194,7 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
     let lease = lease(9);
     let bundle = bundle("c1");
     let sequence = seq(4);
+    let node = NodeId::new(4);
     let mut refusals: Vec<(String, Refusal)> = [
         ("fleet_missing", Refusal::FleetMissing),
         ("fleet_exists", Refusal::FleetExists { fleet: FLEET, name: "home".to_owned() }),
@@ -197,6 +221,13 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("surplus", Refusal::Surplus { bundle }),
         ("keys_missing", Refusal::KeysMissing { key_bundle: bundle, missing: 2, first: dek(3) }),
         ("bundle_not_durable", Refusal::BundleNotDurable { bundle, have: 1, need: 2 }),
+        ("node_unknown", Refusal::NodeUnknown { node }),
+        ("node_was_removed", Refusal::NodeWasRemoved { node }),
+        ("node_name_taken", Refusal::NodeNameTaken { name: "four".to_owned(), node }),
+        ("node_votes", Refusal::NodeVotes { node }),
+        ("change_under_way", Refusal::ChangeUnderWay),
+        ("change_not_one_step", Refusal::ChangeNotOneStep),
+        ("no_change", Refusal::NoChange),
     ]
     .into_iter()
     .map(|(name, refusal)| (name.to_owned(), refusal))
@@ -256,6 +287,21 @@ pub(crate) fn state() -> State {
     world.state
 }
 
+/// One with nodes that came and went, in the middle of a change.
+pub(crate) fn state_of_members() -> State {
+    let mut world = World::with_first_point();
+    let add = |name: &str| {
+        Command::AddNode(AddNode { name: name.to_owned(), address: format!("{name}:7410") })
+    };
+    world.ok(add("four"));
+    world.ok(add("five"));
+    world.ok(Command::RemoveNode(RemoveNode { node: NodeId::new(4) }));
+    let remove = Some(NodeId::new(2));
+    world.ok(Command::BeginChange(BeginChange { voters: nodes(&[1, 3]), remove }));
+    world.ok(Command::SealChange);
+    world.state
+}
+
 pub(crate) fn state_bytes(state: &State) -> Vec<u8> {
     let mut bytes = Vec::new();
     codec::write_state(state, &mut bytes).unwrap();
@@ -272,7 +318,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 14];
+    let mut seen = [false; 19];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -289,9 +335,14 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::RecordHolders(_) => 11,
             Command::RaiseFinding(_) => 12,
             Command::ClearFinding(_) => 13,
+            Command::AddNode(_) => 14,
+            Command::BeginChange(_) => 15,
+            Command::SealChange => 16,
+            Command::EndChange => 17,
+            Command::RemoveNode(_) => 18,
         }] = true;
     }
-    assert_eq!(seen, [true; 14]);
+    assert_eq!(seen, [true; 19]);
 }
 
 #[test]
@@ -306,14 +357,18 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=13).collect::<Vec<_>>());
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=18).collect::<Vec<_>>());
 }
 
 #[test]
 fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
-    check_frozen("state.hex", &[("state".to_owned(), state_bytes(&state))]);
+    let members = state_of_members();
+    let samples = [("state", &state), ("state-members", &members)];
+    let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
+    check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
+    assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());

@@ -8,6 +8,7 @@ mod commit_headers;
 mod findings;
 mod fixtures;
 mod leases;
+mod members;
 mod random;
 mod replicas;
 mod scenario;

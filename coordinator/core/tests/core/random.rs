@@ -357,7 +357,10 @@ fn run(actions: &[(Action, Option<(u8, u8)>)]) -> (World, Vec<Entry>) {
 fn replay(mut state: State, log: &[Entry]) -> State {
     for entry in log {
         let request = codec::decode_request(&entry.bytes).unwrap();
-        let context = LogContext { index: entry.index, voters: &entry.voters };
+        let context = LogContext {
+            index: entry.index,
+            voters: &coordinator_core::Voters::of(entry.voters.clone()),
+        };
         assert_eq!(apply(&mut state, &request, &context), entry.applied);
         let outcome = codec::encode_outcome(&entry.applied.outcome);
         assert_eq!(codec::decode_outcome(&outcome).unwrap(), entry.applied.outcome);

@@ -59,12 +59,20 @@ pub(crate) struct World {
     pub(crate) index: u64,
     pub(crate) now_ms: u64,
     pub(crate) voters: BTreeSet<NodeId>,
+    /// The voters that Raft is changing to.
+    pub(crate) next_voters: Option<BTreeSet<NodeId>>,
 }
 
 impl World {
     /// No fleet yet; three voters.
     pub(crate) fn empty() -> Self {
-        Self { state: State::new(), index: 0, now_ms: 1_000_000, voters: nodes(&[1, 2, 3]) }
+        Self {
+            state: State::new(),
+            index: 0,
+            now_ms: 1_000_000,
+            voters: nodes(&[1, 2, 3]),
+            next_voters: None,
+        }
     }
 
     /// A fleet with cluster 1, whose agent instance 1 holds epoch 1.
@@ -93,7 +101,9 @@ impl World {
 
     pub(crate) fn apply(&mut self, request: &Request) -> Applied {
         self.index += 1;
-        let log = LogContext { index: LogIndex::new(self.index), voters: &self.voters };
+        let sets = [Some(self.voters.clone()), self.next_voters.clone()];
+        let voters = coordinator_core::Voters::joint(sets.into_iter().flatten());
+        let log = LogContext { index: LogIndex::new(self.index), voters: &voters };
         apply(&mut self.state, request, &log)
     }
 

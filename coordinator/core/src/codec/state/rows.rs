@@ -11,17 +11,17 @@ use super::super::DecodeError;
 use super::super::outcome::{self, WireOutcome};
 use super::super::wire::{
     At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array_or_none, id, id_or_none,
-    ids, kind, present, put_ids, put_or_none, word,
+    ids, kind, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
 use crate::rows::{
-    BundleFacts, BundleRow, Cluster, Finding, FindingKey, Fleet, Head, PointRow, ReadLease,
-    Session, UploadLease,
+    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, NodeRow, PointRow,
+    ReadLease, Session, UploadLease,
 };
 use crate::state::State;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WireRow {
-    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 15")]
+    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15")]
     pub(super) row: Option<Row>,
 }
 
@@ -43,6 +43,10 @@ pub(super) enum Row {
     Session(WireSession),
     #[prost(message, tag = "8")]
     Finding(WireFinding),
+    #[prost(message, tag = "9")]
+    Node(WireNode),
+    #[prost(message, tag = "10")]
+    Change(WireChange),
     #[prost(message, tag = "15")]
     End(WireEnd),
 }
@@ -485,4 +489,70 @@ pub(super) fn get_finding(wire: WireFinding) -> Result<(FindingKey, Finding), De
         remedy: wire.remedy,
     };
     Ok((WireFindingKey::get(at("key"), wire.key)?, finding))
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireNode {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    address: String,
+    #[prost(uint32, tag = "4")]
+    state: u32,
+    #[prost(uint64, tag = "5")]
+    since_ms: u64,
+}
+
+pub(super) fn put_node(node: &NodeRow) -> Row {
+    Row::Node(WireNode {
+        id: node.id.get(),
+        name: node.name.clone(),
+        address: node.address.clone(),
+        state: node.state.number(),
+        since_ms: node.since.as_millis(),
+    })
+}
+
+pub(super) fn get_node(wire: WireNode) -> Result<NodeRow, DecodeError> {
+    Ok(NodeRow {
+        id: NodeId::new(wire.id),
+        name: wire.name,
+        address: wire.address,
+        state: word(At("node row", "state"), wire.state)?,
+        since: LogTime::from_millis(wire.since_ms),
+    })
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireChange {
+    /// Ascending.
+    #[prost(uint64, repeated, tag = "1")]
+    voters: Vec<u64>,
+    /// 0: none.
+    #[prost(uint64, tag = "2")]
+    remove: u64,
+    #[prost(uint64, tag = "3")]
+    begun: u64,
+    #[prost(bool, tag = "4")]
+    sealed: bool,
+}
+
+pub(super) fn put_change(change: &Change) -> Row {
+    Row::Change(WireChange {
+        voters: put_nodes(&change.voters),
+        remove: change.remove.map_or(0, NodeId::get),
+        begun: change.begun.get(),
+        sealed: change.sealed,
+    })
+}
+
+pub(super) fn get_change(wire: &WireChange) -> Result<Change, DecodeError> {
+    Ok(Change {
+        voters: nodes(At("change row", "voters"), &wire.voters)?,
+        remove: (wire.remove != 0).then(|| NodeId::new(wire.remove)),
+        begun: LogIndex::new(wire.begun),
+        sealed: wire.sealed,
+    })
 }

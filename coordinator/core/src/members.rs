@@ -1,0 +1,222 @@
+//! Who belongs to the fleet's coordinators and how that changes: one change at a time, decided by
+//! log order, and no change of voters before every needed bundle is on a majority of the new ones
+//! (invariant B1). Who votes at this moment is Raft's own and arrives with each entry; here is what
+//! Raft does not keep: ids that were ever given out, nodes that were removed, the change under way.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proto_types::NodeId;
+
+use crate::apply::Context;
+use crate::command::{AddNode, BeginChange, RemoveNode};
+use crate::limits::{NODE_ADDRESS_BYTES_MAX, NODES_MAX, VOTERS_MAX};
+use crate::outcome::{Event, Outcome};
+use crate::refusal::{Field, Limit, Refusal};
+use crate::rows::{Change, NodeRow, NodeState};
+use crate::state::State;
+use crate::voters::Voters;
+use crate::{fleet, holders, leases};
+
+/// Gives out an id that nobody ever had. The same name and address again get the same one, while
+/// the node has not begun to vote.
+pub(crate) fn add(
+    state: &mut State,
+    context: &mut Context<'_>,
+    command: &AddNode,
+) -> Result<Outcome, Refusal> {
+    fleet::require(state)?;
+    proto_types::check_cluster_name(&command.name)
+        .map_err(|_| Refusal::InvalidField { field: Field::NodeName })?;
+    if !is_address(&command.address) {
+        return Err(Refusal::InvalidField { field: Field::NodeAddress });
+    }
+    let same = state.nodes.values().find(|row| {
+        row.state == NodeState::Admitted
+            && row.name == command.name
+            && row.address == command.address
+    });
+    if let Some(row) = same {
+        return Ok(Outcome::NodeAdded { node: row.id });
+    }
+    if let Some(row) = state
+        .nodes
+        .values()
+        .find(|row| row.state == NodeState::Admitted && row.name == command.name)
+    {
+        return Err(Refusal::NodeNameTaken { name: command.name.clone(), node: row.id });
+    }
+    let admitted = state.nodes.values().filter(|row| row.state == NodeState::Admitted).count();
+    leases::within(Limit::Nodes, admitted + 1, NODES_MAX)?;
+    let given = state.nodes.keys().next_back().copied();
+    let voting = context.log.voters.all().last().copied();
+    let node = NodeId::new(given.max(voting).map_or(1, |last| last.get() + 1));
+    let row = NodeRow {
+        id: node,
+        name: command.name.clone(),
+        address: command.address.clone(),
+        state: NodeState::Admitted,
+        since: context.now,
+    };
+    state.nodes.insert(node, Arc::new(row));
+    context.events.push(Event::NodeAdded { node });
+    Ok(Outcome::NodeAdded { node })
+}
+
+/// Begins to change who votes, by one node.
+pub(crate) fn begin(
+    state: &mut State,
+    context: &mut Context<'_>,
+    command: &BeginChange,
+) -> Result<Outcome, Refusal> {
+    fleet::require(state)?;
+    if let Some(change) = &state.change {
+        let same = change.voters == command.voters && change.remove == command.remove;
+        return if same { Ok(Outcome::ChangeBegun) } else { Err(Refusal::ChangeUnderWay) };
+    }
+    let Some(now) = context.log.voters.settled() else { return Err(Refusal::ChangeUnderWay) };
+    leases::within(Limit::Voters, command.voters.len(), VOTERS_MAX)?;
+    let coming: Vec<_> = command.voters.difference(now).copied().collect();
+    let going: Vec<_> = now.difference(&command.voters).copied().collect();
+    let one_step = match (&coming[..], &going[..], command.remove) {
+        ([_], [], None) | ([], [_], None) => true,
+        ([], [gone], Some(remove)) => *gone == remove,
+        _ => false,
+    };
+    if !one_step || command.voters.is_empty() {
+        return Err(Refusal::ChangeNotOneStep);
+    }
+    for node in coming {
+        require_admitted(state, node)?;
+    }
+    state.change = Some(Arc::new(Change {
+        voters: command.voters.clone(),
+        remove: command.remove,
+        begun: context.log.index,
+        sealed: false,
+    }));
+    Ok(Outcome::ChangeBegun)
+}
+
+/// From here on the change may reach Raft: every needed bundle is on a majority of the new voters,
+/// and no point is committed any more that is not (invariant B1).
+pub(crate) fn seal(state: &mut State, _context: &mut Context<'_>) -> Result<Outcome, Refusal> {
+    let change = state.change.clone().ok_or(Refusal::NoChange)?;
+    if !change.sealed {
+        for (id, row) in &state.bundles {
+            holders::require_durable(*id, &row.holders, &Voters::of(change.voters.clone()))?;
+        }
+        state.change = Some(Arc::new(Change { sealed: true, ..change.as_ref().clone() }));
+    }
+    Ok(Outcome::ChangeSealed)
+}
+
+/// Ends the change: done when Raft has the new voters, given up when it was not sealed yet.
+pub(crate) fn end(state: &mut State, context: &mut Context<'_>) -> Result<Outcome, Refusal> {
+    let change = state.change.clone().ok_or(Refusal::NoChange)?;
+    let done = context.log.voters.settled() == Some(&change.voters);
+    if !done && change.sealed {
+        return Err(Refusal::ChangeUnderWay);
+    }
+    state.change = None;
+    if done && let Some(node) = change.remove {
+        mark_removed(state, context, node);
+    }
+    Ok(Outcome::ChangeEnded { done })
+}
+
+/// Removes a node that does not vote. Its id is never given out again.
+pub(crate) fn remove(
+    state: &mut State,
+    context: &mut Context<'_>,
+    command: &RemoveNode,
+) -> Result<Outcome, Refusal> {
+    let node = command.node;
+    let row = state.nodes.get(&node).ok_or(Refusal::NodeUnknown { node })?;
+    if row.state == NodeState::Removed {
+        return Ok(Outcome::NodeRemoved { node });
+    }
+    let coming = state.change.as_ref().is_some_and(|change| change.voters.contains(&node));
+    if coming || context.log.voters.all().contains(&node) {
+        return Err(Refusal::NodeVotes { node });
+    }
+    mark_removed(state, context, node);
+    Ok(Outcome::NodeRemoved { node })
+}
+
+fn mark_removed(state: &mut State, context: &mut Context<'_>, node: NodeId) {
+    let (name, address) = match state.nodes.get(&node) {
+        Some(row) => (row.name.clone(), row.address.clone()),
+        // One of the first members, of whom Raft alone knew.
+        None => (String::new(), String::new()),
+    };
+    let row = NodeRow { id: node, name, address, state: NodeState::Removed, since: context.now };
+    state.nodes.insert(node, Arc::new(row));
+    // Its copies count for nothing from here on.
+    let held: Vec<_> = state
+        .bundles
+        .iter()
+        .filter(|(_, row)| row.holders.contains(&node))
+        .map(|(id, _)| *id)
+        .collect();
+    for id in held {
+        if let Some(row) = state.bundles.get_mut(&id) {
+            row.holders.remove(&node);
+        }
+    }
+    context.events.push(Event::NodeRemoved { node });
+}
+
+fn require_admitted(state: &State, node: NodeId) -> Result<(), Refusal> {
+    match state.nodes.get(&node).map(|row| row.state) {
+        Some(NodeState::Admitted) => Ok(()),
+        Some(NodeState::Removed) => Err(Refusal::NodeWasRemoved { node }),
+        None => Err(Refusal::NodeUnknown { node }),
+    }
+}
+
+/// `host:port`, without spaces: anything that a connection may be tried to.
+fn is_address(address: &str) -> bool {
+    (1..=NODE_ADDRESS_BYTES_MAX).contains(&address.len())
+        && !address.chars().any(|c| c.is_control() || c.is_whitespace())
+        && address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+impl State {
+    /// All nodes that were ever admitted or removed, by id. The first members are not among them
+    /// while nothing happened to them.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeRow> {
+        self.nodes.values().map(AsRef::as_ref)
+    }
+
+    /// Whether this node was removed from the fleet.
+    #[must_use]
+    pub fn was_removed(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|row| row.state == NodeState::Removed)
+    }
+
+    /// The change of voters under way.
+    #[must_use]
+    pub fn change(&self) -> Option<&Change> {
+        self.change.as_deref()
+    }
+
+    /// Bundles that less than a majority of `voters` has: what a change of voters waits for.
+    #[must_use]
+    pub fn not_durable_on(&self, voters: &BTreeSet<NodeId>) -> u64 {
+        let voters = Voters::of(voters.clone());
+        self.bundles.values().filter(|row| !voters.have_majority(&row.holders)).count() as u64
+    }
+
+    /// Who has to have a bundle before it counts as durable: Raft's voters and, once a change is
+    /// sealed, the new ones as well.
+    #[must_use]
+    pub fn durable_on(&self, voters: &Voters) -> Voters {
+        match &self.change {
+            Some(change) if change.sealed => voters.and(&change.voters),
+            Some(_) | None => voters.clone(),
+        }
+    }
+}
