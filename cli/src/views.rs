@@ -4,7 +4,7 @@
 mod fleet;
 mod point;
 
-pub use fleet::{ClusterView, FindingView, NodeView, StatusView, cluster_rows};
+pub use fleet::{ChangeView, ClusterView, FindingView, NodeView, StatusView, cluster_rows};
 pub use point::{BundleView, PointView, ProofView, point_rows};
 
 use proto_types::{ByteCount, LogTime};

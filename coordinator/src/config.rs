@@ -26,8 +26,11 @@ pub struct Config {
     pub tls: TlsFiles,
     /// The fleet it belongs to.
     pub fleet: FleetConfig,
-    /// The first voters; the same list in every first config.
+    /// The first voters, the same list in every first config; of a node that joins, coordinators
+    /// that can be asked. Later the fleet itself knows its members.
     pub members: BTreeMap<NodeId, Member>,
+    /// Whether this node was added to a fleet that runs, and waits to be taken in.
+    pub join: bool,
     /// Raft's timing.
     pub raft: RaftConfig,
     /// What it refuses.
@@ -156,6 +159,8 @@ struct File {
     fleet: FleetFile,
     members: Vec<MemberFile>,
     #[serde(default)]
+    join: bool,
+    #[serde(default)]
     raft: RaftConfig,
     #[serde(default)]
     limits: Limits,
@@ -253,6 +258,7 @@ impl Config {
                 .into_iter()
                 .map(|m| (NodeId::new(m.id), Member { name: m.name, address: m.address }))
                 .collect(),
+            join: file.join,
             raft: file.raft,
             limits: file.limits,
             scrub: file.scrub,
@@ -268,9 +274,13 @@ fn check_members(file: &File, problems: &mut Vec<String>) {
     if ids.len() != file.members.len() {
         problems.push("members: an id stands twice; every coordinator has its own".to_owned());
     }
+    if file.join {
+        return;
+    }
     if !ids.contains(&file.node_id) {
         problems.push(format!(
-            "members: node_id {} is not among them; list every coordinator, this one too",
+            "members: node_id {} is not among them; list every coordinator, this \
+             one too; of a node that was added later, say `join = true`",
             file.node_id
         ));
     }

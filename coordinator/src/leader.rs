@@ -11,6 +11,7 @@ use proto::env::Env;
 use proto_types::Code;
 
 use crate::config::Config;
+use crate::membership;
 use crate::raft::RaftNode;
 use crate::service::core_request;
 use crate::telemetry;
@@ -39,8 +40,9 @@ pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
                 tokio::time::sleep(ROUND).await;
             }
         }
-        tokio::time::sleep(if raft.local().state.fleet().is_none() { ROUND / 20 } else { ROUND })
-            .await;
+        let state = raft.local().state;
+        let waited_for = state.fleet().is_none() || membership::is_owed(raft, &state);
+        tokio::time::sleep(if waited_for { ROUND / 20 } else { ROUND }).await;
     }
 }
 
@@ -62,6 +64,7 @@ async fn round(config: &Config, env: &Env, raft: &RaftNode) -> Result<(), ApiErr
         }
         return Ok(());
     }
+    membership::drive(config.node_id, raft).await?;
     // The state's time is the largest any leader stamped; ours may lie behind it.
     let now = env.clock.now().max(state.log_time());
     let leases = state.leases_due(now);

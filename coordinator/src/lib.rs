@@ -7,6 +7,7 @@ mod auth;
 pub mod config;
 mod keeper;
 mod leader;
+mod membership;
 mod opening;
 mod peers;
 mod raft;

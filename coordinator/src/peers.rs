@@ -2,13 +2,13 @@
 //! ends check them: a node that answers at another's address must not be taken for it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use proto::ApiError;
 use proto::channel::{Deadlines, lazy_channel};
 use proto::env::Env;
-use proto::tls::TlsMaterial;
+use proto::tls::{ClientTls, TlsMaterial};
 use proto::v1::peer_client::PeerClient;
 use proto_types::{Code, FleetId, NodeId};
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
@@ -79,10 +79,19 @@ pub(crate) fn check_stamp(
     Ok(())
 }
 
-/// All other coordinators.
+/// All other coordinators: at first those of the config, then those of Raft's membership.
 #[derive(Clone)]
 pub(crate) struct Peers {
-    inner: Arc<BTreeMap<NodeId, (Member, Peer)>>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    this: NodeId,
+    fleet: MetadataValue<Ascii>,
+    tls: ClientTls,
+    deadlines: Deadlines,
+    known: RwLock<BTreeMap<NodeId, (Member, Peer)>>,
 }
 
 impl Peers {
@@ -95,37 +104,73 @@ impl Peers {
         tls: &TlsMaterial,
         connect: Duration,
     ) -> Result<Self, ApiError> {
-        let number = |text: String| {
-            MetadataValue::try_from(text)
-                .map_err(|_| ApiError::new(Code::Internal, "an id cannot be sent as metadata"))
+        let fleet = MetadataValue::try_from(fleet.to_string())
+            .map_err(|_| ApiError::new(Code::Internal, "an id cannot be sent as metadata"))?;
+        let inner = Inner {
+            env: env.clone(),
+            this,
+            fleet,
+            tls: tls.client(),
+            deadlines: Deadlines { connect, ..Deadlines::default() },
+            known: RwLock::new(BTreeMap::new()),
         };
-        let deadlines = Deadlines { connect, ..Deadlines::default() };
-        let mut inner = BTreeMap::new();
-        for (id, member) in members.iter().filter(|(id, _)| **id != this) {
-            let channel = lazy_channel(env.net.clone(), &member.address, tls.client(), deadlines);
-            let stamp = Stamp {
-                fleet: number(fleet.to_string())?,
-                from: number(this.to_string())?,
-                to: number(id.to_string())?,
-            };
-            let client = PeerClient::with_interceptor(channel, stamp)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX);
-            inner.insert(*id, (member.clone(), client));
+        let peers = Self { inner: Arc::new(inner) };
+        peers.learn(members);
+        Ok(peers)
+    }
+
+    /// Takes over who belongs to the fleet. A channel to an address that stayed the same stays.
+    pub(crate) fn learn(&self, members: &BTreeMap<NodeId, Member>) {
+        let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|node, (member, _)| members.get(node) == Some(member));
+        for (node, member) in members.iter().filter(|(node, _)| **node != self.inner.this) {
+            known
+                .entry(*node)
+                .or_insert_with(|| (member.clone(), self.inner.client(*node, member)));
         }
-        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A client of this node at this address, which Raft's membership names.
+    pub(crate) fn meet(&self, node: NodeId, member: Member) -> Peer {
+        let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
+        match known.get(&node) {
+            Some((same, client)) if *same == member => client.clone(),
+            Some(_) | None => {
+                let client = self.inner.client(node, &member);
+                known.insert(node, (member, client.clone()));
+                client
+            }
+        }
     }
 
     /// A client of this node.
     pub(crate) fn get(&self, node: NodeId) -> Option<Peer> {
-        self.inner.get(&node).map(|(_, client)| client.clone())
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&node).map(|(_, client)| client.clone())
     }
 
     /// All of them.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (NodeId, Peer)> + '_ {
-        self.inner.iter().map(|(id, (_, client))| (*id, client.clone()))
+    pub(crate) fn all(&self) -> impl Iterator<Item = (NodeId, Peer)> + use<> {
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<_> = known.iter().map(|(id, (_, client))| (*id, client.clone())).collect();
+        all.into_iter()
     }
 
     /// Largest message the peer service takes.
     pub(crate) const MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+}
+
+impl Inner {
+    fn client(&self, node: NodeId, member: &Member) -> Peer {
+        let channel =
+            lazy_channel(self.env.net.clone(), &member.address, self.tls.clone(), self.deadlines);
+        let stamp = Stamp {
+            fleet: self.fleet.clone(),
+            from: MetadataValue::from(self.this.get()),
+            to: MetadataValue::from(node.get()),
+        };
+        PeerClient::with_interceptor(channel, stamp)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
 }

@@ -1,12 +1,14 @@
 //! The only room of the coordinator that knows openraft. The rest sees [`RaftNode`]: propose,
 //! read, watch.
 
+mod membership;
 mod network;
 mod node;
 mod snapshot_data;
 mod state_machine;
 mod wire;
 
+pub(crate) use membership::Membership;
 pub(crate) use node::{Published, RaftNode, RaftStatus};
 pub(crate) use snapshot_data::SnapshotData;
 pub(crate) use state_machine::StateMachine;

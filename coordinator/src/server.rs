@@ -1,6 +1,7 @@
 //! Builds a coordinator out of its parts, serves, and ends it: in order when asked to, at once
 //! when a durable path failed (invariant R3).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use proto::v1::catalog_server::CatalogServer;
 use proto::v1::fleet_server::FleetServer;
 use proto::v1::peer_server::PeerServer;
 use proto::{ApiError, v1};
-use proto_types::Code;
+use proto_types::{Code, NodeId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -74,7 +75,9 @@ pub async fn run_on(
     let snapshots = opened.snapshots;
     let machine = StateMachine::new(env.clone(), snapshots.clone());
     let raft = RaftNode::start(&config, env.clone(), peers.clone(), opened.log, machine).await?;
-    raft.initialize(&config).await?;
+    if !config.join {
+        raft.initialize(&config).await?;
+    }
     let keeper = Keeper::new(
         env.clone(),
         config.node_id,
@@ -89,7 +92,7 @@ pub async fn run_on(
         env: env.clone(),
         raft: raft.clone(),
         keeper: keeper.clone(),
-        peers,
+        peers: peers.clone(),
         snapshots,
     });
 
@@ -111,6 +114,8 @@ pub async fn run_on(
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok("asked to"),
         reason = raft.failed() => Err(fatal(&reason)),
+        error = follow_membership(config.node_id, &raft, &peers) => Err(error),
+        error = wiped::until_removed(config.node_id, &peers, &raft) => Err(error),
         reason = keeper.failed() => Err(fatal(&reason)),
         served = &mut serving_ended => Err(fatal(&format!("serving ended: {served:?}"))),
         () = keep_house(keeper.clone()) => Ok("housekeeping ended"),
@@ -128,6 +133,26 @@ pub async fn run_on(
     }
     raft.shutdown().await;
     outcome.map(drop)
+}
+
+/// Keeps the channels to those who belong to the fleet; ends when this node does not any more.
+async fn follow_membership(this: NodeId, raft: &RaftNode, peers: &Peers) -> ApiError {
+    let mut published = raft.watch();
+    let mut known = BTreeMap::new();
+    loop {
+        let view = published.borrow_and_update().clone();
+        if view.state.was_removed(this) {
+            return wiped::removed(this);
+        }
+        // None before the first entry: those of the config are all there is.
+        if !view.members.is_empty() && view.members != known {
+            peers.learn(&view.members);
+            known = view.members;
+        }
+        if published.changed().await.is_err() {
+            return fatal("the state machine has ended");
+        }
+    }
 }
 
 async fn router(

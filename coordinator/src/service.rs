@@ -5,6 +5,7 @@ mod backup;
 mod catalog;
 mod convert;
 mod fleet;
+mod members;
 mod peer;
 
 use std::future::Future;
@@ -167,6 +168,7 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             leader: raft.is_leader,
             knows_caller: false,
+            removed_caller: false,
         })
     }
 
@@ -184,7 +186,10 @@ impl Shared {
 
     async fn node_statuses(&self, view: &Published) -> Vec<v1::NodeStatus> {
         let leader = self.raft.status().leader;
-        let asked = self.config.members.iter().map(|(id, member)| async move {
+        let nodes = members::known(view);
+        let voting = view.voters.all();
+        let voting = &voting;
+        let asked = nodes.iter().map(|(id, member)| async move {
             let reached = self.status_of(*id).await;
             let reachable = reached.is_some();
             let status = reached.unwrap_or_default();
@@ -194,7 +199,7 @@ impl Shared {
                 address: member.address.clone(),
                 reachable,
                 leader: leader == Some(*id),
-                voter: view.voters.contains(id),
+                voter: voting.contains(id),
                 term: status.term,
                 last_log_index: status.last_log_index,
                 applied_index: status.applied_index,

@@ -1,4 +1,5 @@
-//! A coordinator whose data directory is empty although the fleet has seen it before must not vote
+//! Who may start. A node that was removed from the fleet must not come back under its old id. And a
+//! coordinator whose data directory is empty although the fleet has seen it before must not vote
 //! again under its old id: with its log and vote it lost what it had promised, and two such nodes
 //! together could overwrite the history of the third. Here it asks the others before it starts.
 
@@ -8,20 +9,43 @@ use proto::{ApiError, v1};
 use proto_types::{Code, NodeId};
 
 use crate::peers::Peers;
+use crate::raft::RaftNode;
 
 /// Who does not answer in this time is taken for not started yet.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Refuses to go on when another coordinator knows this node as a holder of bundles.
-pub(crate) async fn refuse(this: NodeId, peers: &Peers) -> Result<(), ApiError> {
+async fn ask(peers: &Peers) -> Vec<(NodeId, v1::GetNodeStatusResponse)> {
     let asked = peers.all().map(|(node, mut peer)| async move {
         let call = peer.get_node_status(v1::GetNodeStatusRequest {});
         match tokio::time::timeout(PATIENCE, call).await {
-            Ok(Ok(reply)) => reply.into_inner().knows_caller.then_some(node),
+            Ok(Ok(reply)) => Some((node, reply.into_inner())),
             Ok(Err(_)) | Err(_) => None,
         }
     });
-    let known = futures::future::join_all(asked).await.into_iter().flatten().next();
+    futures::future::join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// Ends when another coordinator says that this node was removed. Asks while it hears of no leader:
+/// nobody tells a removed node anything any more.
+pub(crate) async fn until_removed(this: NodeId, peers: &Peers, raft: &RaftNode) -> ApiError {
+    loop {
+        tokio::time::sleep(PATIENCE).await;
+        if raft.status().leader.is_none()
+            && ask(peers).await.iter().any(|(_, answer)| answer.removed_caller)
+        {
+            return removed(this);
+        }
+    }
+}
+
+/// Refuses to start on an empty directory when another coordinator says that this node was
+/// removed, or knows it as a holder of bundles.
+pub(crate) async fn refuse(this: NodeId, peers: &Peers) -> Result<(), ApiError> {
+    let answers = ask(peers).await;
+    if answers.iter().any(|(_, answer)| answer.removed_caller) {
+        return Err(removed(this));
+    }
+    let known = answers.iter().find(|(_, answer)| answer.knows_caller).map(|(node, _)| *node);
     match known {
         None => Ok(()),
         Some(node) => Err(ApiError::new(
@@ -33,4 +57,16 @@ pub(crate) async fn refuse(this: NodeId, peers: &Peers) -> Result<(), ApiError> 
             ),
         )),
     }
+}
+
+/// Why a removed node ends.
+pub(crate) fn removed(this: NodeId) -> ApiError {
+    ApiError::new(
+        Code::PermissionDenied,
+        format!(
+            "node {this} was removed from the fleet and its id is not used again: to take it back, \
+             move its data_dir away, add it with `strongroom node add`, and start it under its \
+             new id"
+        ),
+    )
 }

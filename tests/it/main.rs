@@ -5,6 +5,7 @@ mod access;
 mod bundles;
 mod damage;
 mod keys;
+mod membership;
 mod operable;
 mod quorum;
 mod restart;

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 pub use node::Node;
 
+use crate::cli::Cli;
 use crate::client::{Answer, Party};
 use crate::gate::{self, Place};
 use crate::pki::Pki;
@@ -68,6 +69,7 @@ pub struct Fleet {
     /// Its authority.
     pub pki: Pki,
     nodes: Vec<Node>,
+    settings: Settings,
     directory: Option<TempDir>,
     _place: Place,
 }
@@ -105,7 +107,51 @@ impl Fleet {
                 pki.issue(&format!("node-{}", node.id), Who::Coordinator(NodeId::new(node.id)));
             node.write_config(id, &recovery.public(), &tls, &addresses, &settings);
         }
-        Self { id, recovery, pki, nodes, directory: Some(directory), _place: place }
+        Self { id, recovery, pki, nodes, settings, directory: Some(directory), _place: place }
+    }
+
+    /// Admits another node and starts it as one that joins, with an empty directory; gives its id.
+    ///
+    /// # Panics
+    /// When the fleet refuses.
+    pub async fn add_node(&mut self) -> u64 {
+        let id = self.nodes.iter().map(|node| node.id).max().unwrap_or(0) + 1;
+        let mut node = Node::new(self.directory(), id);
+        let seeds: Vec<String> =
+            self.nodes.iter().filter(|node| node.runs()).map(Node::address).collect();
+        let admin = self.operator(Role::Admin);
+        let request = v1::AddNodeRequest {
+            write_id: Some(admin.write_id()),
+            name: format!("coordinator-{id}"),
+            address: node.address(),
+        };
+        let added = admin.fleet(&seeds[0]).add_node(request).await.answer();
+        assert_eq!(added.expect("the node is admitted").node_id, id, "ids are given out in order");
+        let who = Who::Coordinator(NodeId::new(id));
+        let tls = self.pki.issue(&format!("node-{id}"), who);
+        let settings = Settings {
+            extra: format!("join = true\n{}", self.settings.extra),
+            ..self.settings.clone()
+        };
+        node.write_config(self.id, &self.recovery.public(), &tls, &seeds, &settings);
+        node.start();
+        self.nodes.push(node);
+        id
+    }
+
+    /// Ids of the nodes that run.
+    #[must_use]
+    pub fn running(&self) -> Vec<u64> {
+        self.nodes.iter().filter(|node| node.runs()).map(|node| node.id).collect()
+    }
+
+    /// The command line of an admin who asks the nodes that run.
+    #[must_use]
+    pub fn admin_cli(&self) -> Cli {
+        let addresses: Vec<String> =
+            self.nodes.iter().filter(|node| node.runs()).map(Node::address).collect();
+        let admin = self.operator(Role::Admin);
+        Cli::for_fleet(&self.scratch("admin"), &addresses, admin.files())
     }
 
     /// Starts every node that does not run.

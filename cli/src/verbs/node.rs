@@ -1,4 +1,6 @@
-//! `strongroom node`: looking after one coordinator.
+//! `strongroom node`: who belongs to the coordinators, and looking after one of them.
+
+mod members;
 
 use clap::{Args, Subcommand};
 use proto::v1;
@@ -13,6 +15,18 @@ use crate::operator;
 /// Verbs about coordinators.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// List the coordinators, and the change of voters under way
+    List(members::ListArgs),
+    /// Admit a coordinator: gives out the id for its config and certificate (role admin)
+    Add(members::AddArgs),
+    /// Let a coordinator vote, once it has caught up and holds the bundles (role admin)
+    Promote(members::ChangeArgs),
+    /// Remove a coordinator for ever (role admin)
+    Remove(members::ChangeArgs),
+    /// Give up a change of voters that is still waiting (role admin)
+    AbandonChange,
+    /// Let another coordinator lead (role admin)
+    TransferLeader(members::TransferArgs),
     /// Read every bundle of a coordinator again; damaged copies are quarantined and repaired from
     /// its peers
     Scrub(ScrubArgs),
@@ -39,6 +53,12 @@ struct ScrubView {
 
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
+        Verb::List(arguments) => members::list(&arguments, context).await,
+        Verb::Add(arguments) => members::add(arguments, context).await,
+        Verb::Promote(arguments) => members::promote(&arguments, context).await,
+        Verb::Remove(arguments) => members::remove(&arguments, context).await,
+        Verb::AbandonChange => members::abandon(context).await,
+        Verb::TransferLeader(arguments) => members::transfer(&arguments, context).await,
         Verb::Scrub(arguments) => scrub(&arguments, context).await,
     }
 }
@@ -69,20 +89,21 @@ async fn chosen(
     client: &proto::fleet_client::FleetClient,
     wanted: Option<&str>,
 ) -> Result<Vec<u64>> {
-    let status = client
-        .call("asking for the coordinators", |channel| async move {
-            FleetClient::new(channel).get_status(v1::GetStatusRequest { stale: false }).await
-        })
-        .await?;
-    let Some(wanted) = wanted else {
-        return Ok(status.nodes.iter().map(|node| node.node_id).collect());
-    };
+    let status = members::status(client).await?;
+    match wanted {
+        Some(wanted) => named(&status, wanted).map(|node| vec![node]),
+        None => Ok(status.nodes.iter().map(|node| node.node_id).collect()),
+    }
+}
+
+/// The id of a coordinator by its id or name.
+fn named(status: &v1::GetStatusResponse, wanted: &str) -> Result<u64> {
     let found = status
         .nodes
         .iter()
         .find(|node| node.name == wanted || node.node_id.to_string() == wanted)
         .map(|node| node.node_id);
-    found.map(|node| vec![node]).ok_or_else(|| {
+    found.ok_or_else(|| {
         let names: Vec<&str> = status.nodes.iter().map(|node| node.name.as_str()).collect();
         CliError::usage(format!("there is no coordinator {wanted:?}"))
             .with_remedy(format!("the fleet has {}", names.join(", ")))

@@ -152,6 +152,43 @@ pub struct NodeView {
     pub version: String,
 }
 
+/// A change of voters under way.
+#[derive(Debug, Clone, Serialize)]
+pub struct ChangeView {
+    /// Who votes after it.
+    pub voters: Vec<u64>,
+    /// The node that leaves the fleet with it.
+    pub remove: Option<u64>,
+    /// Whether every bundle is where it must be, so that it is about to be made.
+    pub sealed: bool,
+    /// Bundles that are not yet on a majority of the new voters.
+    pub bundles_waited_for: u64,
+}
+
+impl From<&v1::VoterChange> for ChangeView {
+    fn from(change: &v1::VoterChange) -> Self {
+        Self {
+            voters: change.voters.clone(),
+            remove: Some(change.remove).filter(|node| *node != 0),
+            sealed: change.sealed,
+            bundles_waited_for: change.bundles_waited_for,
+        }
+    }
+}
+
+impl ChangeView {
+    fn describe(&self) -> String {
+        let voters: Vec<String> = self.voters.iter().map(ToString::to_string).collect();
+        let waits = match (self.sealed, self.bundles_waited_for) {
+            (true, _) => "is being made".to_owned(),
+            (false, 0) => "waits until the log is caught up".to_owned(),
+            (false, 1) => "waits for 1 bundle".to_owned(),
+            (false, n) => format!("waits for {n} bundles"),
+        };
+        format!("voters change to {}: {waits}\n", voters.join(", "))
+    }
+}
+
 /// One cluster's standing.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClusterStatusView {
@@ -192,6 +229,8 @@ pub struct StatusView {
     pub stale: bool,
     /// All coordinators.
     pub nodes: Vec<NodeView>,
+    /// The change of voters under way.
+    pub change: Option<ChangeView>,
     /// All workload clusters.
     pub clusters: Vec<ClusterStatusView>,
     /// What people should know.
@@ -221,6 +260,7 @@ impl From<&v1::GetStatusResponse> for StatusView {
             answered_by: read.node_id,
             stale: read.stale,
             nodes: status.nodes.iter().map(|node| node_view(node, end)).collect(),
+            change: status.change.as_ref().map(ChangeView::from),
             clusters: status.clusters.iter().map(cluster_status).collect(),
             findings: status.findings.iter().map(FindingView::from).collect(),
         }
@@ -288,8 +328,11 @@ impl StatusView {
         text
     }
 
-    fn node_rows(&self) -> String {
+    /// The coordinators, and the change of voters if there is one.
+    #[must_use]
+    pub fn node_rows(&self) -> String {
         let mut rows = Rows::new(&[
+            "ID",
             "NODE",
             "ADDRESS",
             "STATE",
@@ -300,14 +343,17 @@ impl StatusView {
             "DISK FREE",
         ]);
         for node in &self.nodes {
-            let state = match (node.reachable, node.leader) {
-                (false, _) => "unreachable",
-                (true, true) => "leader",
-                (true, false) => "follower",
+            let state = match (node.reachable, node.leader, node.voter) {
+                (false, _, true) => "unreachable",
+                (false, _, false) => "unreachable, no vote",
+                (true, true, _) => "leader",
+                (true, false, true) => "follower",
+                (true, false, false) => "learner",
             };
             // Of a node that does not answer, nothing but its name is known.
             let known = |text: String| if node.reachable { text } else { "?".to_owned() };
             rows.push([
+                node.node_id.to_string(),
                 node.name.clone(),
                 node.address.clone(),
                 state.to_owned(),
@@ -318,7 +364,11 @@ impl StatusView {
                 known(size(node.disk_free_bytes)),
             ]);
         }
-        rows.render()
+        let mut text = rows.render();
+        if let Some(change) = &self.change {
+            text.push_str(&change.describe());
+        }
+        text
     }
 
     fn cluster_rows(&self, zone: &TimeZone, now: LogTime) -> String {
@@ -439,7 +489,7 @@ mod tests {
         assert_eq!(view.nodes[1].lag, 3);
         let text = view.describe(&TimeZone::UTC, LogTime::ZERO);
         let cells = |name: &str| -> Vec<String> {
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            let line = text.lines().find(|line| line.split_whitespace().nth(1) == Some(name)).unwrap();
             line.split_whitespace().map(str::to_owned).collect()
         };
         assert!(cells("coordinator-2").contains(&"follower".to_owned()), "{text}");

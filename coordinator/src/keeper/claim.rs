@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coordinator_core::majority;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use proto::{ApiError, v1};
@@ -89,7 +88,7 @@ impl Keeper {
         index: LogIndex,
         ids: &[BundleId],
     ) -> Result<Holders, ApiError> {
-        let voters = self.inner.raft.local().voters;
+        let voters = self.inner.raft.local().durable_on();
         let mut holders = Holders::new();
         let mut note = |node: NodeId, held: Vec<BundleId>| {
             for id in held {
@@ -127,7 +126,7 @@ impl Keeper {
             .collect();
         let mut answered = BTreeSet::from([self.inner.this]);
         loop {
-            let enough = answered.intersection(&voters).count() >= majority(voters.len());
+            let enough = voters.have_majority(&answered);
             let limit = if enough { STRAGGLER_GRACE } else { CLAIM_DEADLINE };
             match tokio::time::timeout(limit, answers.next()).await {
                 Ok(Some((node, held))) => {

@@ -72,7 +72,7 @@ impl Keeper {
     }
 
     async fn spread(&self, upload: Upload, pieces: Pieces) -> Result<Vec<NodeId>, ApiError> {
-        let voters = self.inner.raft.local().voters;
+        let voters = self.inner.raft.local().durable_on();
         let receiving = self.receiving(upload.bundle)?;
         let here = self.holds(upload.bundle).await?;
         let from_disk = here || upload.offset > 0;
@@ -88,8 +88,8 @@ impl Keeper {
         self.acknowledge_one(upload.lease, upload.bundle).await?;
 
         let mut holders = BTreeSet::from([self.inner.this]);
-        let needed = majority(voters.len());
-        let enough = |holders: &BTreeSet<NodeId>| holders.intersection(&voters).count() >= needed;
+        let needed = majority(voters.all().len());
+        let enough = |holders: &BTreeSet<NodeId>| voters.have_majority(holders);
         let mut last = None;
         while !enough(&holders) {
             match results.next().await {

@@ -25,6 +25,7 @@ use tonic::Status;
 
 use super::snapshot_data::SnapshotData;
 use super::wire;
+use crate::config;
 use crate::peers::{Peer, Peers};
 
 /// Pieces of a snapshot on their way: 4 of 1 MiB at a time.
@@ -40,9 +41,11 @@ pub(super) struct Network {
 impl RaftNetworkFactory<C> for Network {
     type Network = PeerNetwork;
 
-    async fn new_client(&mut self, target: u64, _node: &Member) -> PeerNetwork {
+    async fn new_client(&mut self, target: u64, node: &Member) -> PeerNetwork {
         let target = NodeId::new(target);
-        PeerNetwork { env: self.env.clone(), this: self.this, target, peer: self.peers.get(target) }
+        let member = config::Member { name: node.name.clone(), address: node.address.clone() };
+        let peer = self.peers.meet(target, member);
+        PeerNetwork { env: self.env.clone(), this: self.this, target, peer }
     }
 }
 
@@ -51,19 +54,10 @@ pub(super) struct PeerNetwork {
     env: Env,
     this: NodeId,
     target: NodeId,
-    peer: Option<Peer>,
+    peer: Peer,
 }
 
 impl PeerNetwork {
-    fn peer(&self) -> Result<Peer, Unreachable<C>> {
-        self.peer.clone().ok_or_else(|| {
-            Unreachable::from_string(format!(
-                "node {} is not among the members of this node's config",
-                self.target
-            ))
-        })
-    }
-
     fn timeout(&self, action: RPCTypes, timeout: Duration) -> Timeout<C> {
         Timeout { action, id: self.this.get(), target: self.target.get(), timeout }
     }
@@ -80,7 +74,7 @@ impl PeerNetwork {
         Fut: Future<Output = Result<tonic::Response<v1::RaftMessage>, Status>>,
     {
         let message = v1::RaftMessage { payload: payload.into() };
-        match tokio::time::timeout(limit, call(self.peer()?, message)).await {
+        match tokio::time::timeout(limit, call(self.peer.clone(), message)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner().payload),
             Ok(Err(status)) => Err(rpc_error(status)),
             Err(_) => Err(self.timeout(action, limit).into()),
@@ -157,7 +151,7 @@ impl RaftNetworkV2<C> for PeerNetwork {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        let mut peer = self.peer()?;
+        let mut peer = self.peer.clone();
         let (sender, receiver) = tokio::sync::mpsc::channel(SNAPSHOT_PIECES_IN_FLIGHT);
         let head = wire::snapshot_head(&vote, &snapshot.meta, snapshot.snapshot.0.digest());
         let data = snapshot.snapshot;

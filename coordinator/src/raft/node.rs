@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
-use coordinator_core::{Outcome, Request, State, codec};
+use coordinator_core::{Outcome, Request, State, Voters, codec};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{Config as OpenraftConfig, Raft, ReadPolicy, SnapshotPolicy};
@@ -21,7 +21,7 @@ use super::network::Network;
 use super::snapshot_data::SnapshotData;
 use super::state_machine::StateMachine;
 use super::wire;
-use crate::config::{Config, RaftConfig};
+use crate::config::{Config, Member, RaftConfig};
 use crate::peers::Peers;
 use crate::telemetry;
 
@@ -33,7 +33,16 @@ pub(crate) struct Published {
     /// The last entry applied.
     pub(crate) applied: LogIndex,
     /// The voters as of then.
-    pub(crate) voters: BTreeSet<NodeId>,
+    pub(crate) voters: Voters,
+    /// All nodes that Raft replicates to, voters or not.
+    pub(crate) members: BTreeMap<NodeId, Member>,
+}
+
+impl Published {
+    /// Who has to have a bundle before it counts as durable (invariant B1).
+    pub(crate) fn durable_on(&self) -> Voters {
+        self.state.durable_on(&self.voters)
+    }
 }
 
 /// Where this node stands in the fleet.
@@ -52,12 +61,12 @@ pub(crate) struct RaftStatus {
 /// This node's part in Raft.
 #[derive(Clone)]
 pub(crate) struct RaftNode {
-    raft: Raft<C, StateMachine>,
+    pub(super) raft: Raft<C, StateMachine>,
     env: Env,
-    this: NodeId,
+    pub(super) this: NodeId,
     peers: Peers,
     published: watch::Receiver<Published>,
-    timing: RaftConfig,
+    pub(super) timing: RaftConfig,
 }
 
 impl RaftNode {
@@ -231,7 +240,7 @@ impl RaftNode {
 
     /// Runs one attempt after the other at whoever leads, until one succeeds, fails for good, or
     /// patience ends.
-    async fn through_leader<T, F, Fut>(
+    pub(super) async fn through_leader<T, F, Fut>(
         &self,
         what: &str,
         too_late: Code,
@@ -284,31 +293,6 @@ impl RaftNode {
             return Some(Leader::This);
         }
         self.peers.get(leader).map(|peer| Leader::Peer(Box::new(peer)))
-    }
-
-    /// Hands leadership to the member that is furthest, so that a planned stop fails no write.
-    pub(crate) async fn hand_over(&self) {
-        let metrics = self.raft.metrics().borrow_watched().clone();
-        if metrics.current_leader != Some(self.this.get()) {
-            return;
-        }
-        let Some(replication) = metrics.replication else { return };
-        let best = replication
-            .into_iter()
-            .filter(|(node, _)| *node != self.this.get())
-            .max_by_key(|(_, progress)| progress.as_ref().map(|id| id.index()));
-        let Some((target, _)) = best else { return };
-        if self.raft.trigger().transfer_leader(target).await.is_err() {
-            return;
-        }
-        let limit = Some(Duration::from_millis(self.timing.election_timeout_max_ms));
-        let this = self.this.get();
-        let moved = self
-            .raft
-            .wait(limit)
-            .metrics(|m| m.current_leader.is_some_and(|l| l != this), "leadership moved")
-            .await;
-        tracing::info!(target_node = target, moved = moved.is_ok(), "leadership_handed_over");
     }
 
     /// Stops taking part.
@@ -392,7 +376,7 @@ fn entry_of(request: &Request) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-enum Leader {
+pub(super) enum Leader {
     This,
     Peer(Box<crate::peers::Peer>),
 }
@@ -421,18 +405,18 @@ fn settings(timing: &RaftConfig, fleet: FleetId) -> Result<OpenraftConfig, ApiEr
     })
 }
 
-fn not_leader(this: NodeId) -> ApiError {
+pub(super) fn not_leader(this: NodeId) -> ApiError {
     ApiError::new(Code::Unavailable, format!("node {this} is not the leader any more; ask again"))
 }
 
-fn stopped(reason: &str) -> ApiError {
+pub(super) fn stopped(reason: &str) -> ApiError {
     ApiError::new(
         Code::Unavailable,
         format!("this coordinator has stopped taking part ({reason}); look at its log"),
     )
 }
 
-fn internal(reason: &str) -> ApiError {
+pub(super) fn internal(reason: &str) -> ApiError {
     ApiError::new(Code::Internal, reason.to_owned())
 }
 

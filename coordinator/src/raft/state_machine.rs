@@ -1,10 +1,10 @@
 //! The replicated state under openraft: applies entries to `coordinator-core`, publishes each
 //! result, and turns states into snapshot files and back. Decides nothing.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 
-use coordinator_core::{LogContext, State, apply, codec};
+use coordinator_core::{LogContext, State, Voters, apply, codec};
 use futures::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::entry::RaftEntry;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::node::Published;
 use super::snapshot_data::SnapshotData;
+use crate::config::Member;
 
 /// The state machine. Lives in memory; its snapshots and the log are what is durable.
 pub(crate) struct StateMachine {
@@ -31,8 +32,20 @@ pub(crate) struct StateMachine {
     published: watch::Sender<Published>,
 }
 
-fn voters(membership: &StoredMembership) -> BTreeSet<NodeId> {
-    membership.membership().voter_ids().map(NodeId::new).collect()
+fn voters(membership: &StoredMembership) -> Voters {
+    let sets = membership.membership().get_joint_config().iter();
+    Voters::joint(sets.map(|set| set.iter().copied().map(NodeId::new).collect()))
+}
+
+/// All of Raft's nodes, learners included.
+pub(super) fn members(membership: &StoredMembership) -> BTreeMap<NodeId, Member> {
+    let nodes = membership.membership().nodes();
+    nodes
+        .map(|(id, node)| {
+            let member = Member { name: node.name.clone(), address: node.address.clone() };
+            (NodeId::new(*id), member)
+        })
+        .collect()
 }
 
 /// An error that stops the node: a log entry this program cannot read must not be passed over.
@@ -47,7 +60,8 @@ impl StateMachine {
         let (published, _) = watch::channel(Published {
             state: state.clone(),
             applied: LogIndex::new(0),
-            voters: BTreeSet::new(),
+            voters: Voters::default(),
+            members: BTreeMap::new(),
         });
         Self {
             env,
@@ -69,6 +83,7 @@ impl StateMachine {
             state: self.state.clone(),
             applied: LogIndex::new(self.last_applied.map_or(0, |id| id.index())),
             voters: voters(&self.membership),
+            members: members(&self.membership),
         });
     }
 

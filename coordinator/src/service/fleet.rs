@@ -11,8 +11,8 @@ use proto::{ApiError, v1};
 use proto_types::{ClusterId, Code, LogTime, NodeId, SigningPublicKey};
 use tonic::{Request, Response, Status};
 
-use super::convert;
 use super::{ReceiverStreamOf, Shared};
+use super::{convert, members};
 use crate::raft::Published;
 
 /// The `Fleet` service.
@@ -47,6 +47,7 @@ impl FleetService {
                 .findings()
                 .map(|(key, row)| convert::finding(key, row, &names))
                 .collect(),
+            change: members::change(&view),
         })
     }
 
@@ -127,6 +128,62 @@ impl Fleet for FleetService {
             })
         };
         self.0.answer("ListClusters", work).await
+    }
+
+    async fn add_node(
+        &self,
+        request: Request<v1::AddNodeRequest>,
+    ) -> Result<Response<v1::AddNodeResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("add a coordinator", Role::Admin)?;
+            self.0.add_node(request.into_inner()).await
+        };
+        self.0.answer("AddNode", work).await
+    }
+
+    async fn promote_node(
+        &self,
+        request: Request<v1::PromoteNodeRequest>,
+    ) -> Result<Response<v1::PromoteNodeResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("change who votes", Role::Admin)?;
+            self.0.promote_node(request.into_inner()).await
+        };
+        self.0.answer("PromoteNode", work).await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("remove a coordinator", Role::Admin)?;
+            self.0.remove_node(request.into_inner()).await
+        };
+        self.0.answer("RemoveNode", work).await
+    }
+
+    async fn abandon_change(
+        &self,
+        request: Request<v1::AbandonChangeRequest>,
+    ) -> Result<Response<v1::AbandonChangeResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("change who votes", Role::Admin)?;
+            self.0.abandon_change(request.into_inner()).await
+        };
+        self.0.answer("AbandonChange", work).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("choose the leader", Role::Admin)?;
+            self.0.raft.transfer(NodeId::new(request.get_ref().node_id)).await?;
+            Ok(v1::TransferLeaderResponse {})
+        };
+        self.0.answer("TransferLeader", work).await
     }
 
     async fn clear_finding(

@@ -22,6 +22,18 @@ impl PeerService {
         Ok(node)
     }
 
+    /// The same, of a call that only members may make.
+    fn member<T>(&self, request: &Request<T>) -> Result<NodeId, ApiError> {
+        let node = self.check(request)?;
+        if self.0.raft.local().state.was_removed(node) {
+            return Err(ApiError::new(
+                Code::PermissionDenied,
+                format!("node {node} was removed from the fleet: add it as a new node"),
+            ));
+        }
+        Ok(node)
+    }
+
     async fn receive_snapshot(
         &self,
         mut stream: Streaming<v1::SnapshotChunk>,
@@ -87,7 +99,7 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::RaftMessage>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
-        self.check(&request)?;
+        self.member(&request)?;
         let reply = self.0.raft.handle_append(&request.get_ref().payload).await?;
         Ok(Response::new(raft_message(reply)))
     }
@@ -96,7 +108,7 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::RaftMessage>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
-        self.check(&request)?;
+        self.member(&request)?;
         let reply = self.0.raft.handle_vote(&request.get_ref().payload).await?;
         Ok(Response::new(raft_message(reply)))
     }
@@ -105,7 +117,7 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::RaftMessage>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
-        self.check(&request)?;
+        self.member(&request)?;
         let reply = self.0.raft.handle_pre_vote(&request.get_ref().payload).await?;
         Ok(Response::new(raft_message(reply)))
     }
@@ -114,7 +126,7 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::RaftMessage>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
-        self.check(&request)?;
+        self.member(&request)?;
         let reply = self.0.raft.handle_transfer(&request.get_ref().payload).await?;
         Ok(Response::new(raft_message(reply)))
     }
@@ -124,7 +136,7 @@ impl Peer for PeerService {
         request: Request<Streaming<v1::SnapshotChunk>>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
         let work = async {
-            self.check(&request)?;
+            self.member(&request)?;
             Ok(raft_message(self.receive_snapshot(request.into_inner()).await?))
         };
         self.0.answer("InstallSnapshot", work).await
@@ -135,7 +147,7 @@ impl Peer for PeerService {
         request: Request<v1::ProposeRequest>,
     ) -> Result<Response<v1::ProposeResponse>, Status> {
         let work = async {
-            self.check(&request)?;
+            self.member(&request)?;
             let request = codec::decode_request(&request.get_ref().request).map_err(|error| {
                 ApiError::new(Code::UnsupportedVersion, format!("a forwarded write: {error}"))
             })?;
@@ -153,9 +165,18 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::GetReadIndexRequest>,
     ) -> Result<Response<v1::GetReadIndexResponse>, Status> {
-        self.check(&request)?;
+        self.member(&request)?;
         let index = self.0.raft.read_index().await?;
         Ok(Response::new(v1::GetReadIndexResponse { log_index: index.get() }))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<v1::HandOverRequest>,
+    ) -> Result<Response<v1::HandOverResponse>, Status> {
+        self.member(&request)?;
+        self.0.raft.hand_over_to(NodeId::new(request.get_ref().node_id)).await?;
+        Ok(Response::new(v1::HandOverResponse {}))
     }
 
     async fn get_node_status(
@@ -165,6 +186,7 @@ impl Peer for PeerService {
         let caller = self.check(&request)?;
         let mut status = self.0.own_status().await?;
         let state = self.0.raft.local().state;
+        status.removed_caller = state.was_removed(caller);
         status.knows_caller = state.bundles().any(|(_, row)| row.holders.contains(&caller));
         Ok(Response::new(status))
     }
@@ -174,7 +196,7 @@ impl Peer for PeerService {
         request: Request<Streaming<v1::StoreBundleRequest>>,
     ) -> Result<Response<v1::StoreBundleResponse>, Status> {
         let work = async {
-            self.check(&request)?;
+            self.member(&request)?;
             self.store(request.into_inner()).await
         };
         self.0.answer("StoreBundle", work).await
@@ -185,7 +207,7 @@ impl Peer for PeerService {
         request: Request<v1::ClaimBundlesRequest>,
     ) -> Result<Response<v1::ClaimBundlesResponse>, Status> {
         let work = async {
-            self.check(&request)?;
+            self.member(&request)?;
             let message = request.into_inner();
             let lease = convert::lease_id(&message.lease_id, "lease_id")?;
             let index = LogIndex::new(message.lease_log_index);
@@ -209,7 +231,7 @@ impl Peer for PeerService {
         request: Request<v1::FetchBundleRequest>,
     ) -> Result<Response<Self::FetchBundleStream>, Status> {
         let work = async {
-            self.check(&request)?;
+            self.member(&request)?;
             let id = convert::bundle_id(&request.get_ref().bundle_id, "bundle_id")?;
             self.0.keeper.clone().send_copy(id).await
         };
@@ -223,7 +245,7 @@ impl Peer for PeerService {
         request: Request<v1::PeerScrubRequest>,
     ) -> Result<Response<Self::ScrubStream>, Status> {
         let work = async {
-            self.check(&request)?;
+            self.member(&request)?;
             Ok(self.0.keeper.clone().scrub_progress())
         };
         self.0.answer("Scrub", work).await

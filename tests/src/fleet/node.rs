@@ -189,6 +189,11 @@ impl Node {
         self.take().kill();
     }
 
+    /// Lets go of a process that has ended by itself.
+    pub fn forget(&mut self) {
+        drop(self.process.take());
+    }
+
     pub(super) fn kill_if_running(&mut self) {
         drop(self.process.take());
     }

@@ -1,0 +1,82 @@
+//! What the leader does to make Raft's membership what the replicated state says: one step per
+//! round, each of which may be repeated by the next leader.
+
+use std::collections::BTreeSet;
+
+use coordinator_core::{Change, Command, NodeState, Outcome, State};
+use proto::ApiError;
+use proto_types::NodeId;
+
+use crate::config::Member;
+use crate::raft::{Membership, RaftNode};
+use crate::service::core_request;
+
+/// Whether there is something to do, so that the next round comes soon.
+pub(crate) fn is_owed(raft: &RaftNode, state: &State) -> bool {
+    let members = raft.membership().members;
+    state.change().is_some()
+        || state
+            .nodes()
+            .any(|row| (row.state == NodeState::Admitted) != members.contains_key(&row.id))
+}
+
+/// One round. Waiting is no error: the next round looks again.
+pub(crate) async fn drive(this: NodeId, raft: &RaftNode) -> Result<(), ApiError> {
+    let state = raft.local().state;
+    let now = raft.membership();
+    let voting = now.voters.all();
+    for row in state.nodes() {
+        let is_member = now.members.contains_key(&row.id);
+        match row.state {
+            NodeState::Admitted if !is_member => {
+                let member = Member { name: row.name.clone(), address: row.address.clone() };
+                raft.add_learner(row.id, member).await?;
+                tracing::info!(event = "node_learns", node = row.id.get(), address = row.address);
+            }
+            // Not before it has heard of it, if it can hear.
+            NodeState::Removed if is_member && !voting.contains(&row.id) => {
+                raft.forget(row.id).await?;
+                tracing::info!(event = "node_forgotten", node = row.id.get());
+            }
+            NodeState::Admitted | NodeState::Removed => {}
+        }
+    }
+    match state.change() {
+        Some(change) => step(this, raft, change, &now, &voting).await,
+        None => Ok(()),
+    }
+}
+
+async fn step(
+    this: NodeId,
+    raft: &RaftNode,
+    change: &Change,
+    now: &Membership,
+    voting: &BTreeSet<NodeId>,
+) -> Result<(), ApiError> {
+    if now.voters.settled() == Some(&change.voters) {
+        raft.propose_here(core_request(None, Command::EndChange)).await?;
+        tracing::info!(event = "voters_changed", voters = ?change.voters);
+        return Ok(());
+    }
+    if !change.sealed {
+        let mut coming = change.voters.difference(voting);
+        if !coming.all(|node| raft.is_caught_up(*node))
+            || raft.local().state.not_durable_on(&change.voters) > 0
+        {
+            return Ok(());
+        }
+        let request = core_request(None, Command::SealChange);
+        let (outcome, _) = raft.propose_here(request).await?;
+        if let Outcome::Refused(refusal) = outcome {
+            tracing::debug!(%refusal, "the change of voters waits");
+        }
+        return Ok(());
+    }
+    // Who goes does not lead the way: the next leader makes the change.
+    if !change.voters.contains(&this) {
+        raft.hand_over().await;
+        return Ok(());
+    }
+    raft.change_voters(&change.voters).await
+}
