@@ -473,6 +473,7 @@ mod tests {
             name: format!("coordinator-{node_id}"),
             reachable,
             leader,
+            voter: true,
             last_log_index: 40,
             applied_index,
             ..v1::NodeStatus::default()
