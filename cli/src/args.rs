@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
-use crate::verbs::{agent, backup, cluster, coordinator, key, node, restore, status};
+use crate::verbs::{agent, backup, cluster, coordinator, key, node, restore, snapshot, status};
 use crate::{dev, exit_codes};
 
 /// Keeps sealed backups of Kubernetes clusters on a Raft fleet.
@@ -102,7 +102,10 @@ pub enum Command {
     Backup(backup::Verb),
     /// Bring back a recovery point, whole or in part
     Restore(restore::RestoreArgs),
-    /// Look after one coordinator
+    /// Save the coordinators' state to a file, and check such files
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
+    /// Say who belongs to the coordinators, and look after one of them
     #[command(subcommand)]
     Node(node::Verb),
     /// Run a fleet of three and an agent on this machine and tell the product's story

@@ -9,4 +9,5 @@ pub mod key;
 pub mod node;
 pub mod opening;
 pub mod restore;
+pub mod snapshot;
 pub mod status;

@@ -13,6 +13,7 @@ mod peers;
 mod raft;
 mod server;
 mod service;
+pub mod snapshot_file;
 pub mod telemetry;
 mod wiped;
 

@@ -1,6 +1,7 @@
 //! The only room of the coordinator that knows openraft. The rest sees [`RaftNode`]: propose,
 //! read, watch.
 
+mod leadership;
 mod membership;
 mod network;
 mod node;

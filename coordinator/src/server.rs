@@ -32,6 +32,8 @@ pub type RunError = ApiError;
 
 /// How long open requests may take to finish once the coordinator is asked to end.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Snapshots streamed at one time: each holds an encoded state in memory.
+const SNAPSHOTS_OUT_MAX: usize = 2;
 /// For the TLS handshake: who connects and says nothing holds no socket for longer.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Requests of one connection at one time. A proxy of many agents opens more connections.
@@ -94,6 +96,7 @@ pub async fn run_on(
         keeper: keeper.clone(),
         peers: peers.clone(),
         snapshots,
+        snapshots_out: Arc::new(Semaphore::new(SNAPSHOTS_OUT_MAX)),
     });
 
     let stop_serving = CancellationToken::new();

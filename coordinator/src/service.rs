@@ -7,6 +7,7 @@ mod convert;
 mod fleet;
 mod members;
 mod peer;
+mod snapshot;
 
 use std::future::Future;
 use std::ops::Deref;
@@ -55,6 +56,7 @@ pub(crate) struct Parts {
     pub(crate) peers: Peers,
     pub(crate) snapshots: SnapshotStore,
     pub(crate) uploads: Arc<Semaphore>,
+    pub(crate) snapshots_out: Arc<Semaphore>,
 }
 
 impl Deref for Shared {

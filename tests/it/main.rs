@@ -9,6 +9,7 @@ mod membership;
 mod operable;
 mod quorum;
 mod restart;
+mod snapshot;
 mod space;
 mod start;
 mod story;

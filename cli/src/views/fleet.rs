@@ -490,7 +490,8 @@ mod tests {
         assert_eq!(view.nodes[1].lag, 3);
         let text = view.describe(&TimeZone::UTC, LogTime::ZERO);
         let cells = |name: &str| -> Vec<String> {
-            let line = text.lines().find(|line| line.split_whitespace().nth(1) == Some(name)).unwrap();
+            let line =
+                text.lines().find(|line| line.split_whitespace().nth(1) == Some(name)).unwrap();
             line.split_whitespace().map(str::to_owned).collect()
         };
         assert!(cells("coordinator-2").contains(&"follower".to_owned()), "{text}");

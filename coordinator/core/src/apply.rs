@@ -55,5 +55,9 @@ fn execute(
         Command::SealChange => members::seal(state, context),
         Command::EndChange => members::end(state, context),
         Command::RemoveNode(command) => members::remove(state, context, command),
+        Command::SealSnapshot(_) => {
+            fleet::require(state)?;
+            Ok(Outcome::SnapshotSealed { index: context.log.index })
+        }
     }
 }

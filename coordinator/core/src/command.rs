@@ -80,6 +80,9 @@ pub enum Command {
     EndChange,
     /// Removes a coordinator that does not vote.
     RemoveNode(RemoveNode),
+    /// Proves that one leader led while a snapshot was read from it (S1): appended by that leader
+    /// alone, in that term, after the last byte. Changes nothing.
+    SealSnapshot(SealSnapshot),
 }
 
 impl Command {
@@ -106,6 +109,7 @@ impl Command {
             Self::SealChange => "seal_change",
             Self::EndChange => "end_change",
             Self::RemoveNode(_) => "remove_node",
+            Self::SealSnapshot(_) => "seal_snapshot",
         }
     }
 }
@@ -352,6 +356,13 @@ pub struct BeginChange {
 pub struct RemoveNode {
     /// Which.
     pub node: NodeId,
+}
+
+/// See [`Command::SealSnapshot`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealSnapshot {
+    /// Drawn for this snapshot, so that each has an entry of its own.
+    pub nonce: [u8; 16],
 }
 
 impl CommitPoint {

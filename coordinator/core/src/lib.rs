@@ -32,7 +32,7 @@ pub use command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
     CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
     LogContext, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster,
-    RemoveNode, RenewLease, Request, UploadEnd,
+    RemoveNode, RenewLease, Request, SealSnapshot, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};

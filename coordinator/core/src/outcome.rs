@@ -130,6 +130,11 @@ pub enum Outcome {
         /// Its id.
         node: NodeId,
     },
+    /// The snapshot's leader led to its end.
+    SnapshotSealed {
+        /// Where in the log that is proved.
+        index: LogIndex,
+    },
 }
 
 impl Outcome {

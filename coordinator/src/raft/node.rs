@@ -209,10 +209,10 @@ impl RaftNode {
     /// On the leader: stamps the time and commits. Refused by any other node.
     pub(crate) async fn propose_here(
         &self,
-        mut request: Request,
+        request: Request,
     ) -> Result<(Outcome, LogIndex), ApiError> {
-        request.time = self.env.clock.now();
-        let command = CommandBytes::new(entry_of(&request)?);
+        let name = request.command.name();
+        let command = CommandBytes::new(self.entry(request)?);
         let limit = self.timing.leader_patience();
         let written = match tokio::time::timeout(limit, self.raft.client_write(command)).await {
             Ok(written) => written,
@@ -227,7 +227,7 @@ impl RaftNode {
             Ok(written) => {
                 let outcome = codec::decode_outcome(written.data.bytes())
                     .map_err(|error| internal(&error.to_string()))?;
-                telemetry::proposal(request.command.name(), &outcome);
+                telemetry::proposal(name, &outcome);
                 Ok((outcome, LogIndex::new(written.log_id.index())))
             }
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
@@ -236,6 +236,12 @@ impl RaftNode {
             Err(RaftError::APIError(_)) => Err(not_leader(self.this)),
             Err(RaftError::Fatal(error)) => Err(stopped(&error.to_string())),
         }
+    }
+
+    /// The bytes of a log entry, with the leader's time.
+    pub(super) fn entry(&self, mut request: Request) -> Result<Vec<u8>, ApiError> {
+        request.time = self.env.clock.now();
+        entry_of(&request)
     }
 
     /// Runs one attempt after the other at whoever leads, until one succeeds, fails for good, or

@@ -186,6 +186,19 @@ impl Fleet for FleetService {
         self.0.answer("TransferLeader", work).await
     }
 
+    type SaveSnapshotStream = ReceiverStreamOf<v1::SnapshotPart>;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<v1::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("save a snapshot", Role::Operator)?;
+            self.0.save_snapshot(request.get_ref().include_bundles).await
+        };
+        self.0.answer("SaveSnapshot", work).await
+    }
+
     async fn clear_finding(
         &self,
         request: Request<v1::ClearFindingRequest>,

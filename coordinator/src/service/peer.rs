@@ -170,6 +170,17 @@ impl Peer for PeerService {
         Ok(Response::new(v1::GetReadIndexResponse { log_index: index.get() }))
     }
 
+    type SaveSnapshotStream = ReceiverStreamOf<v1::SnapshotPart>;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<v1::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        self.member(&request)?;
+        let stream = self.0.save_snapshot_here(request.get_ref().include_bundles)?;
+        Ok(Response::new(stream))
+    }
+
     async fn hand_over(
         &self,
         request: Request<v1::HandOverRequest>,

@@ -97,6 +97,7 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::ChangeSealed => WireOutcome { kind: 16, ..empty },
         Outcome::ChangeEnded { done } => WireOutcome { kind: 17, flag: *done, ..empty },
         Outcome::NodeRemoved { node } => WireOutcome { kind: 18, number: node.get(), ..empty },
+        Outcome::SnapshotSealed { index } => WireOutcome { kind: 19, index: index.get(), ..empty },
     }
 }
 
@@ -137,6 +138,7 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         16 => Outcome::ChangeSealed,
         17 => Outcome::ChangeEnded { done: wire.flag },
         18 => Outcome::NodeRemoved { node: NodeId::new(wire.number) },
+        19 => Outcome::SnapshotSealed { index },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     };
     // Fields that mean nothing for this kind must not be there.

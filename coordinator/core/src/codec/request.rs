@@ -14,7 +14,7 @@ use crate::command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
     CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
     OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RemoveNode,
-    RenewLease, Request,
+    RenewLease, Request, SealSnapshot,
 };
 use crate::dropped::Dropped;
 
@@ -32,7 +32,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34"
+                34, 35"
     )]
     command: Option<WireCommand>,
 }
@@ -82,6 +82,9 @@ enum WireCommand {
     /// The node.
     #[prost(uint64, tag = "34")]
     RemoveNode(u64),
+    /// The nonce.
+    #[prost(bytes = "vec", tag = "35")]
+    SealSnapshot(Vec<u8>),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -335,6 +338,7 @@ fn put_command(command: &Command) -> WireCommand {
         Command::SealChange => WireCommand::SealChange(WireNothing {}),
         Command::EndChange => WireCommand::EndChange(WireNothing {}),
         Command::RemoveNode(c) => WireCommand::RemoveNode(c.node.get()),
+        Command::SealSnapshot(c) => WireCommand::SealSnapshot(c.nonce.to_vec()),
     }
 }
 
@@ -459,6 +463,9 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         WireCommand::EndChange(_) => Command::EndChange,
         WireCommand::RemoveNode(node) => {
             Command::RemoveNode(RemoveNode { node: NodeId::new(node) })
+        }
+        WireCommand::SealSnapshot(nonce) => {
+            Command::SealSnapshot(SealSnapshot { nonce: array(at("nonce"), &nonce)? })
         }
     })
 }

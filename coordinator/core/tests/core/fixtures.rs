@@ -8,7 +8,7 @@ use coordinator_core::{
     AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, EndReadLease,
     EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit,
     Outcome, Proof, ProofState, RaiseFinding, RecordHolders, Refusal, RemoveNode, RenewLease,
-    Request, Role, Scope, Severity, State, UploadEnd, codec,
+    Request, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -129,6 +129,7 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("seal_change", Command::SealChange),
         ("end_change", Command::EndChange),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
+        ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
     ];
     let numbered = commands.into_iter().zip(1_u64..);
     numbered
@@ -183,6 +184,7 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("change_sealed".to_owned(), Outcome::ChangeSealed),
         ("change_ended".to_owned(), Outcome::ChangeEnded { done: true }),
         ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
+        ("snapshot_sealed".to_owned(), Outcome::SnapshotSealed { index }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -318,7 +320,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 19];
+    let mut seen = [false; 20];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -340,9 +342,10 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::SealChange => 16,
             Command::EndChange => 17,
             Command::RemoveNode(_) => 18,
+            Command::SealSnapshot(_) => 19,
         }] = true;
     }
-    assert_eq!(seen, [true; 19]);
+    assert_eq!(seen, [true; 20]);
 }
 
 #[test]
@@ -357,7 +360,7 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=18).collect::<Vec<_>>());
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=19).collect::<Vec<_>>());
 }
 
 #[test]

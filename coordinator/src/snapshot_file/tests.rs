@@ -1,0 +1,182 @@
+//! A good file is read back; anything less is none (invariant S1).
+
+use coordinator_core::{
+    Command, InitFleet, LogContext, RecoveryPublicKey, Request, State, Voters, apply, codec,
+};
+use proto_types::{FleetId, LogIndex, LogTime};
+use sha2::{Digest, Sha256};
+
+use super::*;
+
+const FLEET: FleetId = FleetId::from_bytes([0xf1; 16]);
+
+fn state() -> State {
+    let mut state = State::new();
+    let command = Command::InitFleet(InitFleet {
+        fleet: FLEET,
+        name: "home".to_owned(),
+        recovery: RecoveryPublicKey { hpke: [1; 32], signing: [2; 32] },
+    });
+    let request = Request { session: None, time: LogTime::from_millis(5), command };
+    let voters = Voters::default();
+    let log = LogContext { index: LogIndex::new(1), voters: &voters };
+    assert!(apply(&mut state, &request, &log).outcome.refusal().is_none());
+    state
+}
+
+fn meta() -> Meta {
+    Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false)
+}
+
+struct Made {
+    entries: Vec<(String, Vec<u8>)>,
+    seal: Seal,
+}
+
+impl Made {
+    fn good() -> Self {
+        let mut encoded = Vec::new();
+        codec::write_state(&state(), &mut encoded).unwrap();
+        let meta = serde_json::to_vec(&meta()).unwrap();
+        Self::of(vec![(META.to_owned(), meta), (STATE.to_owned(), encoded)])
+    }
+
+    fn of(entries: Vec<(String, Vec<u8>)>) -> Self {
+        let mut sums = Sums::default();
+        for (name, bytes) in &entries {
+            sums.add(name, &Sha256::digest(bytes));
+        }
+        let seal = Seal {
+            leader: 3,
+            term: 7,
+            sealed_index: 50,
+            nonce: "07".repeat(16),
+            sums_sha256: sums.sha256(),
+        };
+        Self { entries, seal }
+    }
+
+    fn with(mut self, name: &str, bytes: &[u8]) -> Self {
+        self.entries.push((name.to_owned(), bytes.to_vec()));
+        Self::of(self.entries)
+    }
+
+    fn file(&self) -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new()).unwrap();
+        for (name, bytes) in &self.entries {
+            writer.entry(name, bytes.len() as u64).unwrap();
+            for piece in bytes.chunks(7) {
+                writer.data(piece).unwrap();
+            }
+        }
+        writer.finish(&self.seal).unwrap()
+    }
+}
+
+fn refused(made: &Made) -> SnapshotFileError {
+    inspect(&made.file()[..]).unwrap_err()
+}
+
+#[test]
+fn snapshot_file_is_read_back() {
+    let found = inspect(&Made::good().file()[..]).unwrap();
+    assert_eq!(found.meta, meta());
+    assert_eq!(found.state, state());
+    assert_eq!((found.seal.sealed_index, found.bundles), (50, 0));
+}
+
+#[test]
+fn invariant_s1_every_truncation_and_every_flipped_byte_is_noticed() {
+    let file = Made::good().file();
+    for cut in 0..file.len() {
+        assert!(inspect(&file[..cut]).is_err(), "cut to {cut} of {}", file.len());
+    }
+    let mut bad = file.clone();
+    let mut harmless = 0;
+    for at in 0..file.len() {
+        bad[at] ^= 0x10;
+        // Some bits of the compressor's own mean nothing: then nothing may be different.
+        if let Ok(found) = inspect(&bad[..]) {
+            harmless += 1;
+            assert_eq!((found.meta, found.state), (meta(), state()), "byte {at}");
+            assert_eq!(found.seal, Made::good().seal, "byte {at}");
+        }
+        bad[at] ^= 0x10;
+    }
+    assert!(inspect(&bad[..]).is_ok() && harmless < 16, "{harmless}");
+}
+
+#[test]
+fn invariant_s1_without_the_right_seal_it_is_no_snapshot() {
+    // A writer that never got the seal leaves nothing that counts.
+    let good = Made::good();
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    for (name, bytes) in &good.entries {
+        writer.entry(name, bytes.len() as u64).unwrap();
+        writer.data(bytes).unwrap();
+    }
+    let other = Seal { sums_sha256: "00".repeat(32), ..good.seal.clone() };
+    let error = writer.finish(&other).unwrap_err();
+    assert!(error.to_string().contains("what the leader sealed"), "{error}");
+
+    for (seal, what) in [
+        (Seal { leader: 2, ..good.seal.clone() }, "another leader"),
+        (Seal { term: 8, ..good.seal.clone() }, "another term"),
+        (Seal { sealed_index: 41, ..good.seal.clone() }, "not after the state"),
+    ] {
+        let made = Made { entries: good.entries.clone(), seal };
+        assert!(matches!(refused(&made), SnapshotFileError::Damaged { .. }), "{what}");
+    }
+    let unsealed = {
+        let mut archive = tar::Builder::new(zstd::Encoder::new(Vec::new(), 1).unwrap());
+        let mut sums = Sums::default();
+        let entries = good.entries.iter().map(|(name, bytes)| (name.as_str(), bytes.clone()));
+        for (name, bytes) in entries {
+            append(&mut archive, name, &bytes);
+            sums.add(name, &Sha256::digest(&bytes));
+        }
+        append(&mut archive, SUMS, sums.text().as_bytes());
+        archive.into_inner().unwrap().finish().unwrap()
+    };
+    let error = inspect(&unsealed[..]).unwrap_err();
+    assert!(matches!(error, SnapshotFileError::Unsealed), "{error}");
+    assert_eq!(error.code(), Code::Damaged);
+}
+
+fn append<W: std::io::Write>(archive: &mut tar::Builder<W>, name: &str, bytes: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o600);
+    header.set_cksum();
+    archive.append_data(&mut header, name, bytes).unwrap();
+}
+
+#[test]
+fn snapshot_file_holds_what_it_says_and_nothing_else() {
+    let bundle = b"sealed";
+    let name = format!("{BUNDLES}{}", proto_types::BundleId::of(bundle));
+    let found = inspect(&Made::good().with(&name, bundle).file()[..]).unwrap();
+    assert_eq!((found.bundles, found.bundle_bytes), (1, 6));
+    for (what, made) in [
+        ("other bytes", Made::good().with(&name, b"other!")),
+        ("twice", Made::good().with(&name, bundle).with(&name, bundle)),
+        ("a stranger", Made::good().with("etc/passwd", b"root")),
+        ("no bundle's name", Made::good().with("bundles/1234", b"x")),
+        ("a second state", Made::good().with(STATE, b"x")),
+    ] {
+        assert!(matches!(refused(&made), SnapshotFileError::Damaged { .. }), "{what}");
+    }
+    let mut other = meta();
+    other.fleet = FleetId::from_bytes([2; 16]);
+    let mut made = Made::good();
+    made.entries[0].1 = serde_json::to_vec(&other).unwrap();
+    assert!(refused(&Made::of(made.entries)).to_string().contains("another fleet"));
+    let mut newer = serde_json::to_value(meta()).unwrap();
+    newer["version"] = 2.into();
+    let mut made = Made::good();
+    made.entries[0].1 = serde_json::to_vec(&newer).unwrap();
+    let error = refused(&Made::of(made.entries));
+    assert_eq!(error.code(), Code::UnsupportedVersion);
+    let text = inspect(&b"# some other file, long enough to look at"[..]).unwrap_err().to_string();
+    assert!(!text.is_empty());
+}
