@@ -11,18 +11,16 @@ use tests::{Answer, Cli, Fleet, RawCluster};
 
 use crate::restart::noise;
 
-const BYTES: usize = 16 << 20;
+/// More than all the buffers between the leader's disk and the file.
+const BYTES: usize = 40 << 20;
 
 /// A fleet with enough sealed bytes that a throttled reader is busy for some seconds.
 async fn loaded() -> (Fleet, RawCluster) {
     let fleet = Fleet::start().await;
     let mut harbour = RawCluster::register(&fleet, "harbour").await;
-    harbour
-        .backup(
-            &fleet.address(1),
-            &[Content::file("a", &noise(BYTES / 2, 3)), Content::file("b", &noise(BYTES / 2, 4))],
-        )
-        .await;
+    let contents: Vec<Content> =
+        (0..4_u64).map(|n| Content::file(&format!("file-{n}"), &noise(BYTES / 4, 3 + n))).collect();
+    harbour.backup(&fleet.address(1), &contents).await;
     (fleet, harbour)
 }
 
@@ -110,7 +108,7 @@ async fn save_while(
         &shown,
         "--include-bundles",
         "--limit",
-        &(5 << 20).to_string(),
+        &(10 << 20).to_string(),
     ]);
     let saving = tokio::spawn(Cli::finish(command));
     half_way(&out).await;
