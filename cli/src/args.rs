@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
-use crate::verbs::{agent, backup, cluster, coordinator, key, node, restore, status};
+use crate::verbs::{agent, backup, cluster, coordinator, finding, key, node, restore, status};
 use crate::{dev, exit_codes};
 
 /// Keeps sealed backups of Kubernetes clusters on a Raft fleet.
@@ -102,6 +102,9 @@ pub enum Command {
     Backup(backup::Verb),
     /// Bring back a recovery point, whole or in part
     Restore(restore::RestoreArgs),
+    /// List what people should know, and clear what is dealt with
+    #[command(subcommand)]
+    Finding(finding::Verb),
     /// Look after one coordinator
     #[command(subcommand)]
     Node(node::Verb),

@@ -37,6 +37,7 @@ pub async fn run(cli: Cli, context: &Context) -> Result<()> {
         Command::Status(arguments) => verbs::status::run(arguments, context).await,
         Command::Backup(verb) => verbs::backup::run(verb, context).await,
         Command::Restore(arguments) => verbs::restore::run(arguments, context).await,
+        Command::Finding(verb) => verbs::finding::run(verb, context).await,
         Command::Node(verb) => verbs::node::run(verb, context).await,
         Command::Dev(arguments) => dev::run(arguments, context).await,
     }

@@ -4,7 +4,9 @@
 mod fleet;
 mod point;
 
-pub use fleet::{ChangeView, ClusterView, FindingView, NodeView, StatusView, cluster_rows};
+pub use fleet::{
+    ChangeView, ClusterView, FindingView, NodeView, StatusView, cluster_rows, finding_rows,
+};
 pub use point::{BundleView, PointView, ProofView, point_rows};
 
 use proto_types::{ByteCount, LogTime};
