@@ -204,5 +204,7 @@ fn unified(path: &str, old: &[u8], new: &[u8]) -> Option<String> {
     let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
     let (old, new) = (text(old)?, text(new)?);
     let diff = TextDiff::configure().timeout(COMPARING_MAX).diff_lines(old, new);
+    // A name with a line end in it would be lines of the diff.
+    let path = crate::shown::plain(path);
     Some(diff.unified_diff().header(&format!("a/{path}"), &format!("b/{path}")).to_string())
 }

@@ -116,7 +116,7 @@ pub enum RestoreError {
         example: String,
     },
     /// The target cannot be looked at.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", crate::shown::path(path))]
     Observe {
         /// The place.
         path: PathBuf,
@@ -124,8 +124,10 @@ pub enum RestoreError {
         source: std::io::Error,
     },
     /// The target cannot be written.
-    #[error("cannot {what} {}: {source}; start the restore again when this is mended",
-            path.display())]
+    #[error(
+        "cannot {what} {}: {source}; start the restore again when this is mended",
+        crate::shown::path(path)
+    )]
     Write {
         /// What was tried.
         what: &'static str,
@@ -137,20 +139,20 @@ pub enum RestoreError {
     /// Somebody wrote to the target meanwhile.
     #[error(
         "{} changed after the plan was made and was left as it is: start the restore again",
-        path.display()
+        crate::shown::path(path)
     )]
     TargetChanged {
         /// The place.
         path: PathBuf,
     },
     /// Another restore works on the target.
-    #[error("another restore into {} is under way", path.display())]
+    #[error("another restore into {} is under way", crate::shown::path(path))]
     Busy {
         /// The target.
         path: PathBuf,
     },
     /// It ended after some of the target was overwritten.
-    #[error("{source}; what was overwritten so far is kept in {}", safety_file.display())]
+    #[error("{source}; what was overwritten so far is kept in {}", crate::shown::path(safety_file))]
     Unfinished {
         /// Where what was overwritten is kept, sealed.
         safety_file: PathBuf,
@@ -178,7 +180,10 @@ pub enum RestoreError {
 }
 
 fn first(unequal: &[Unequal]) -> String {
-    unequal.first().map(|u| format!("{} ({})", u.path, u.what)).unwrap_or_default()
+    unequal
+        .first()
+        .map(|u| format!("{} ({})", crate::shown::plain(&u.path), u.what))
+        .unwrap_or_default()
 }
 
 impl RestoreError {
@@ -270,7 +275,7 @@ pub async fn execute(
         let path = target::place(&options.to, &example.path);
         return Err(RestoreError::Conflicts {
             count: plan.totals.conflict,
-            example: format!("{} ({})", path.display(), example.reason.as_str()),
+            example: format!("{} ({})", crate::shown::path(&path), example.reason.as_str()),
         });
     }
     let mut report = RestoreReport { totals: plan.totals, ..RestoreReport::default() };

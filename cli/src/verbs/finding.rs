@@ -1,5 +1,6 @@
 //! `strongroom finding`: what people should know of the fleet, and saying that it is dealt with.
 
+use agent::shown::plain;
 use clap::{Args, Subcommand};
 use proto::v1;
 use proto::v1::fleet_client::FleetClient;
@@ -90,8 +91,8 @@ async fn clear(arguments: &ClearArgs, context: &Context) -> Result<()> {
     context.screen.show(&view, |ClearView { cleared }| {
         format!(
             "cleared {}: {}\nit comes back if its cause is still there\n",
-            cleared.name(),
-            cleared.message
+            plain(&cleared.name()),
+            plain(&cleared.message)
         )
     })
 }

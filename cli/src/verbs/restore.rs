@@ -1,7 +1,9 @@
 //! `strongroom restore`: brings back a recovery point, whole or in part, from the fleet or from an
 //! exported file. The plan is made and shown before anything is touched (invariant P1).
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use agent::OpenedPoint;
 use agent::patterns::Patterns;
@@ -9,13 +11,13 @@ use agent::point_store::{PointSelector, ProofInfo};
 use agent::restore::{
     self, Action, ConflictPolicy, ItemDiff, PlannedItem, RestoreOptions, RestorePlan, RestoreReport,
 };
+use agent::shown::{self, plain};
 use bundle::{Proof, ProofState};
 use clap::{Args, ValueEnum};
 use proto::v1::ReadPurpose;
 use proto_types::{ByteCount, LogTime, PointName, Sequence};
 use serde::Serialize;
 
-use super::backup::plain;
 use super::opening::{Found, KeyArgs, TrustView, in_file, in_fleet};
 use crate::context::Context;
 use crate::error::{CliError, Result};
@@ -216,7 +218,7 @@ fn describe_point(opened: &OpenedPoint, context: &Context) -> String {
     let zone = context.now.time_zone();
     let mut text = format!(
         "point {}@{}, committed {} ({} ago), {}\n",
-        info.cluster_name,
+        plain(&info.cluster_name),
         info.sequence,
         when::local(info.committed_ms, zone),
         when::age(info.committed_ms, LogTime::max(context.log_now(), info.committed_ms)),
@@ -257,7 +259,7 @@ fn plan_lines(plan: &RestorePlan, all: bool) -> String {
     for item in lines.iter().take(limit) {
         let path = match item.path.as_slice() {
             b"" => ".".to_owned(),
-            path => plain(&String::from_utf8_lossy(path)),
+            path => shown::path(OsStr::from_bytes(path)),
         };
         text.push_str(&format!(
             "  {:<9} {path} ({})\n",
@@ -306,39 +308,65 @@ impl RestoreView<'_> {
                 text.extend(lines.lines().map(|line| format!("  {}\n", plain(line))));
             }
         }
-        let Some(report) = &self.report else {
-            text.push_str("nothing was changed, as was asked\n");
-            return text;
-        };
-        if let Some(file) = &report.safety_file {
-            text.push_str(&format!(
-                "what was overwritten is kept, sealed, in {}\n",
-                file.display()
-            ));
-        }
-        text.push_str(&format!(
-            "restored {} to {}: {} written, {} compared, all equal\n",
-            self.point,
-            self.to.display(),
-            ByteCount::new(report.bytes_written),
-            count(report.compared, "item")
-        ));
-        if !report.owners {
-            text.push_str("owners were left as they are: only root may set them\n");
-        }
-        for item in &report.not_set {
-            text.push_str(&format!(
-                "could not be set here: {} of {}\n",
-                item.what,
-                plain(&item.path)
-            ));
-        }
-        if report.attributes_not_set > 0 {
-            text.push_str(&format!(
-                "{} extended attributes could not be set here\n",
-                report.attributes_not_set
-            ));
+        match &self.report {
+            Some(report) => text.push_str(&report_lines(&self.point, self.to, report)),
+            None => text.push_str("nothing was changed, as was asked\n"),
         }
         text
+    }
+}
+
+/// What a restore did.
+fn report_lines(point: &str, to: &Path, report: &RestoreReport) -> String {
+    let mut text = String::new();
+    if let Some(file) = &report.safety_file {
+        text.push_str(&format!("what was overwritten is kept, sealed, in {}\n", shown::path(file)));
+    }
+    text.push_str(&format!(
+        "restored {} to {}: {} written, {} compared, all equal\n",
+        plain(point),
+        shown::path(to),
+        ByteCount::new(report.bytes_written),
+        count(report.compared, "item")
+    ));
+    if !report.owners {
+        text.push_str("owners were left as they are: only root may set them\n");
+    }
+    for item in &report.not_set {
+        text.push_str(&format!("could not be set here: {} of {}\n", item.what, plain(&item.path)));
+    }
+    if report.attributes_not_set > 0 {
+        text.push_str(&format!(
+            "{} extended attributes could not be set here\n",
+            report.attributes_not_set
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_in_a_report_neither_drive_a_terminal_nor_add_lines() {
+        let evil = "a\u{1b}]0;title\u{7}\nrestored b@1 to /";
+        let shown = "a\\u{1b}]0;title\\u{7}\\nrestored b@1 to /";
+        let report = RestoreReport {
+            safety_file: Some(PathBuf::from(evil)),
+            not_set: vec![agent::restore::Unequal { path: evil.to_owned(), what: "owner" }],
+            owners: true,
+            ..RestoreReport::default()
+        };
+        let text = report_lines(evil, Path::new(evil), &report);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                &format!("what was overwritten is kept, sealed, in {shown}"),
+                &format!("restored {shown} to {shown}: 0 B written, 0 items compared, all equal"),
+                &format!("could not be set here: owner of {shown}"),
+            ]
+        );
     }
 }

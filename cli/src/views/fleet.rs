@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agent::shown::plain;
 use jiff::tz::TimeZone;
 use proto::v1;
 use proto_types::{KeyFingerprint, LogTime};
@@ -347,13 +348,16 @@ impl StatusView {
         let leader = match self.leader_id {
             Some(leader) => {
                 let name = self.nodes.iter().find(|node| node.node_id == leader);
-                name.map_or_else(|| format!("node {leader}"), |node| node.name.clone())
+                name.map_or_else(|| format!("node {leader}"), |node| plain(&node.name))
             }
             None => "none: a majority of the coordinators must run".to_owned(),
         };
         let mut text = format!(
             "fleet        {} ({})\nleader       {leader}, term {}\nrecovery key {}\n",
-            self.fleet, self.fleet_id, self.term, self.recovery_key_fingerprint
+            plain(&self.fleet),
+            self.fleet_id,
+            self.term,
+            self.recovery_key_fingerprint
         );
         if self.stale {
             text.push_str("stale        not confirmed by a majority, as was asked\n");
@@ -459,10 +463,10 @@ impl StatusView {
             text.push_str(&format!(
                 "  {} {}, since {}: {}\n    help: {}\n",
                 finding.severity,
-                finding.name(),
+                plain(&finding.name()),
                 when::local(LogTime::from_millis(finding.since_ms), zone),
-                finding.message,
-                finding.remedy
+                plain(&finding.message),
+                plain(&finding.remedy)
             ));
         }
         text
@@ -535,6 +539,29 @@ mod tests {
         let expected = ["warning", kind, "cluster harbour", "conf", since, what, "look"];
         assert_eq!(row(1), expected, "{table}");
         assert_eq!(row(3), ["warning", kind, "the fleet", "-", since, what, "look"], "{table}");
+    }
+
+    #[test]
+    fn what_a_fleet_says_adds_no_lines() {
+        let evil = "a\nno findings\u{1b}[2J".to_owned();
+        let finding = v1::Finding {
+            kind: evil.clone(),
+            subject: evil.clone(),
+            message: evil.clone(),
+            remedy: evil.clone(),
+            ..v1::Finding::default()
+        };
+        let node = v1::NodeStatus { node_id: 1, name: evil.clone(), ..v1::NodeStatus::default() };
+        let view = StatusView::from(&v1::GetStatusResponse {
+            fleet_name: evil.clone(),
+            leader_id: 1,
+            nodes: vec![node],
+            findings: vec![finding],
+            ..v1::GetStatusResponse::default()
+        });
+        let text = view.describe(&TimeZone::UTC, LogTime::ZERO);
+        assert!(!text.lines().any(|line| line.trim_start().starts_with("no findings")), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Recovery points as people and programs see them.
 
 use agent::point_store::{PointInfo, ProofInfo};
+use agent::shown::plain;
 use jiff::tz::TimeZone;
 use proto::v1;
 use proto_types::LogTime;
@@ -232,9 +233,10 @@ impl PointView {
         }
         facts.push(("key bundle", self.key_bundle.clone().unwrap_or_default()));
         let mut text: String =
-            facts.iter().map(|(name, value)| format!("{name:<11} {value}\n")).collect();
+            facts.iter().map(|(name, value)| format!("{name:<11} {}\n", plain(value))).collect();
         for proof in self.proofs.iter().filter(|proof| proof.state != "proved") {
-            text.push_str(&format!("{:<11} {}: {}\n", proof.state, proof.source, proof.reason));
+            let (source, reason) = (plain(&proof.source), plain(&proof.reason));
+            text.push_str(&format!("{:<11} {source}: {reason}\n", proof.state));
         }
         if !self.bundles.is_empty() {
             let mut rows = Rows::new(&["KIND", "SIZE", "HELD BY NODES", "BUNDLE"]);

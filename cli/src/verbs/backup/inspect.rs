@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use agent::inspect::{self, PointDiff, ShownItem, VerifyReport};
 use agent::point_store::PointSelector;
+use agent::shown::plain;
 use clap::Args;
 use proto::v1;
 use proto::v1::ReadPurpose;
@@ -154,17 +155,6 @@ fn shown_path(item: &ShownItem) -> String {
     if item.path.is_empty() { ".".to_owned() } else { plain(&item.path) }
 }
 
-/// A path with control characters made visible: a name must not steer somebody's terminal.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escaped = c.is_control().then(|| c.escape_default());
-            let kept = (!c.is_control()).then_some(c);
-            escaped.into_iter().flatten().chain(kept)
-        })
-        .collect()
-}
-
 #[derive(Serialize)]
 struct DiffView {
     old: String,
@@ -282,16 +272,5 @@ impl VerifyView {
             self.report.bundles.len(),
             ByteCount::new(bytes)
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::plain;
-
-    #[test]
-    fn names_do_not_steer_a_terminal() {
-        assert_eq!(plain("a b/ü"), "a b/ü");
-        assert_eq!(plain("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
     }
 }
