@@ -7,7 +7,7 @@ mod point;
 pub use fleet::{
     ChangeView, ClusterView, FindingView, NodeView, StatusView, cluster_rows, finding_rows,
 };
-pub use point::{BundleView, PointView, ProofView, point_rows};
+pub use point::{BundleView, PointView, ProofView, point_rows, times_apart};
 
 use proto_types::{ByteCount, LogTime};
 

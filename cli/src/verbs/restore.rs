@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use agent::OpenedPoint;
 use agent::patterns::Patterns;
-use agent::point_store::{PointSelector, ProofInfo};
+use agent::point_store::{PointInfo, PointSelector, ProofInfo};
 use agent::restore::{
     self, Action, ConflictPolicy, ItemDiff, PlannedItem, RestoreOptions, RestorePlan, RestoreReport,
 };
 use agent::shown::{self, plain};
 use bundle::{Proof, ProofState};
 use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
 use proto::v1::ReadPurpose;
 use proto_types::{ByteCount, LogTime, PointName, Sequence};
 use serde::Serialize;
@@ -22,6 +23,7 @@ use super::opening::{Found, KeyArgs, TrustView, in_file, in_fleet};
 use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::output::count;
+use crate::views::times_apart;
 use crate::{progress, when};
 
 /// A plan's lines are printed up to this many; `--dry-run` prints all.
@@ -93,6 +95,8 @@ impl From<OnConflict> for ConflictPolicy {
 struct RestoreView<'a> {
     point: String,
     committed: String,
+    /// By the agent's clock, which signed it.
+    taken: String,
     to: &'a PathBuf,
     /// Whether anything was, or would have been, written.
     changed: bool,
@@ -202,6 +206,7 @@ async fn restore(
     let view = RestoreView {
         point: format!("{}@{}", opened.info().cluster_name, opened.info().sequence),
         committed: when::rfc3339(opened.info().committed_ms),
+        taken: when::rfc3339(opened.info().taken_ms),
         to: &arguments.to,
         changed: report.is_some() && !plan.changes_nothing(),
         trust,
@@ -214,19 +219,29 @@ async fn restore(
 }
 
 fn describe_point(opened: &OpenedPoint, context: &Context) -> String {
-    let info = opened.info();
-    let zone = context.now.time_zone();
+    let (zone, now) = (context.now.time_zone(), context.log_now());
+    let head = point_head(opened.info(), opened.is_safety_file(), zone, now);
+    let not_proved = not_proved(opened).into_iter().map(|proof| {
+        let (source, reason) = (plain(&proof.source), plain(&proof.reason));
+        format!("  source {source} is {}: {reason}\n", proof.state)
+    });
+    head + &not_proved.collect::<String>()
+}
+
+/// Which point it is and of when.
+fn point_head(info: &PointInfo, safety_file: bool, zone: &TimeZone, now: LogTime) -> String {
     let mut text = format!(
-        "point {}@{}, committed {} ({} ago), {}\n",
+        "point {}@{}, committed {} ({} ago), taken {} by the agent's clock, {}\n",
         plain(&info.cluster_name),
         info.sequence,
         when::local(info.committed_ms, zone),
-        when::age(info.committed_ms, LogTime::max(context.log_now(), info.committed_ms)),
+        when::age(info.committed_ms, LogTime::max(now, info.committed_ms)),
+        when::local(info.taken_ms, zone),
         count(info.items, "item")
     );
-    for proof in not_proved(opened) {
-        let (source, reason) = (plain(&proof.source), plain(&proof.reason));
-        text.push_str(&format!("  source {source} is {}: {reason}\n", proof.state));
+    // A safety file has the committed time of the point that was restored.
+    if let Some(warning) = times_apart(info.taken_ms, info.committed_ms).filter(|_| !safety_file) {
+        text.push_str(&format!("  warning: {warning}\n"));
     }
     text
 }
@@ -346,7 +361,43 @@ fn report_lines(point: &str, to: &Path, report: &RestoreReport) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proto_types::{BundleId, ClusterId, Epoch, FleetId};
+
     use super::*;
+
+    #[test]
+    fn a_plan_says_when_its_point_was_taken_and_warns_of_clocks_apart() {
+        let info = |taken_ms| PointInfo {
+            fleet: FleetId::from_bytes([1; 16]),
+            cluster: ClusterId::from_bytes([2; 16]),
+            cluster_name: "harbour".to_owned(),
+            sequence: Sequence::new(7),
+            manifest: BundleId::ZERO,
+            base: None,
+            key_bundle: BundleId::ZERO,
+            wraps: BundleId::ZERO,
+            committed_ms: LogTime::from_millis(1_795_269_930_125),
+            taken_ms: LogTime::from_millis(taken_ms),
+            epoch: Epoch::new(1),
+            lineage: 1,
+            items: 2,
+            logical_bytes: 3,
+            added_bytes: 4,
+            statement: None,
+            proofs: Vec::new(),
+            bundles: Vec::new(),
+        };
+        let now = LogTime::from_millis(1_795_269_990_125);
+        let head = |taken_ms, safety| point_head(&info(taken_ms), safety, &TimeZone::UTC, now);
+        assert_eq!(
+            head(1_795_269_925_000, false),
+            "point harbour@7, committed 2026-11-21 14:05:30 (60s ago), taken 2026-11-21 14:05:25 \
+             by the agent's clock, 2 items\n"
+        );
+        let warning = "\n  warning: taken 3h after it was committed: ";
+        assert!(head(1_795_280_730_125, false).contains(warning));
+        assert!(!head(1_795_280_730_125, true).contains("warning"));
+    }
 
     #[test]
     fn paths_in_a_report_neither_drive_a_terminal_nor_add_lines() {

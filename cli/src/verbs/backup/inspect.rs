@@ -94,7 +94,9 @@ pub(super) async fn show(arguments: &ShowArgs, context: &Context) -> Result<()> 
         Some(name) => ShowView { point: get(name, context).await?, trust: None, contents: None },
         None => {
             let found = arguments.which.find(context).await?;
-            ShowView { point: PointView::from(found.store.point()), trust: None, contents: None }
+            let safety_file = found.store.is_safety_file();
+            let point = PointView { safety_file, ..PointView::from(found.store.point()) };
+            ShowView { point, trust: None, contents: None }
         }
     };
     if let Some(opener) = opener {
