@@ -137,6 +137,11 @@ impl Work {
                 Action::Overwrite if planned.reason != Reason::AttributesDiffer => {
                     target.make_directory(&planned.path, Some(item), true)?;
                 }
+                // At once, so that what is restored into it is never seen by more than the point
+                // lets see, and a restore that is interrupted and started again finds its own.
+                Action::Adjust if planned.path.is_empty() => {
+                    target.make_directory(&planned.path, Some(item), false)?;
+                }
                 Action::Overwrite | Action::Adjust => target.open_up(&planned.path)?,
                 Action::Unchanged if !planned.parent_only => target.open_up(&planned.path)?,
                 Action::Unchanged | Action::Skip | Action::Conflict => {}

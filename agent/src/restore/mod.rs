@@ -235,8 +235,15 @@ pub async fn plan(
             let is_root = chosen.path.is_empty();
             let (action, reason) =
                 plan::decide(observed, options.on_conflict, is_root, chosen.parent_only);
+            let changes = match reason {
+                Reason::AttributesDiffer => observer.changes(&chosen.path, item).map_err(|e| {
+                    RestoreError::Observe { path: place(&chosen.path), source: e.source }
+                })?,
+                _ => Vec::new(),
+            };
             items.push(PlannedItem {
                 kind: kind(item),
+                changes,
                 action,
                 reason,
                 bytes: item.size,
@@ -382,10 +389,10 @@ const fn difference(observed: observe::Observed, parent_only: bool) -> Option<&'
     match observed {
         Observed::Same => None,
         // Its own attributes were not asked for.
-        Observed::Attributes | Observed::Times if parent_only => None,
+        Observed::Attributes | Observed::Times | Observed::EmptyTarget if parent_only => None,
         Observed::Absent => Some("it is not there"),
         Observed::Content => Some("content differs"),
-        Observed::Attributes => Some("attributes differ"),
+        Observed::Attributes | Observed::EmptyTarget => Some("attributes differ"),
         Observed::Times => Some("times differ"),
         Observed::Other | Observed::FullDirectory | Observed::Special => Some("of another kind"),
     }

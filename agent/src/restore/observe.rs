@@ -93,7 +93,13 @@ impl<'k> Observer<'k> {
             let raw = rustix::fs::fstat(root.fd())?;
             let fd = root.directory(path)?;
             let excuse = self.excuses.get(path).cloned().unwrap_or_default();
-            return self.directory(item, &stat(&raw), &fd, &excuse);
+            let found = stat(&raw);
+            let observed = self.directory(item, &found, &fd, &excuse)?;
+            let ours = self.rights.owners || found.uid == rustix::process::geteuid().as_raw();
+            return Ok(match observed {
+                Observed::Attributes if ours && is_empty(&fd)? => Observed::EmptyTarget,
+                other => other,
+            });
         }
         let (parent, name) = split(path);
         if self.near.as_ref().is_none_or(|(near, _)| near != parent) {
@@ -133,6 +139,20 @@ impl<'k> Observer<'k> {
             }
             _ => Ok(Observed::Special),
         }
+    }
+
+    /// What of its attributes is different, in words, from what is there to what the item has.
+    pub(crate) fn changes(
+        &mut self,
+        path: &[u8],
+        item: &Item,
+    ) -> Result<Vec<String>, ObserveError> {
+        let Some(root) = &self.root else { return Ok(Vec::new()) };
+        let (found, mut changes) = attribute_changes(root, path, item, self.rights)?;
+        if !self.links_equal(item, &found) {
+            changes.push("made one file with its other names".to_owned());
+        }
+        Ok(changes)
     }
 
     fn file(
@@ -223,6 +243,65 @@ impl<'k> Observer<'k> {
         };
         Ok(wanted.filter(comparable).eq(there.filter(comparable)))
     }
+}
+
+/// What is there, and which of its attributes differ from the item's, in words.
+pub(crate) fn attribute_changes(
+    root: &Root,
+    path: &[u8],
+    item: &Item,
+    rights: Rights,
+) -> Result<(Stat, Vec<String>), ObserveError> {
+    let raw = if path.is_empty() {
+        rustix::fs::fstat(root.fd())?
+    } else {
+        let (parent, name) = split(path);
+        statat(root.directory(parent)?, name, AtFlags::SYMLINK_NOFOLLOW)?
+    };
+    let found = stat(&raw);
+    let mut changes = Vec::new();
+    if found.mode != item.mode && item.kind != ItemKind::Symlink {
+        changes.push(format!("mode {:04o} -> {:04o}", found.mode, item.mode));
+    }
+    if rights.owners && (found.uid, found.gid) != (item.uid, item.gid) {
+        changes.push(format!("owner {}:{} -> {}:{}", found.uid, found.gid, item.uid, item.gid));
+    }
+    let (now, then) = (found.modified, item.modified);
+    if (now.seconds, now.nanoseconds) != (then.seconds, then.nanos) {
+        let shown = |seconds: i64, nanos: u32| {
+            jiff::Timestamp::new(seconds, i32::try_from(nanos).unwrap_or(0))
+                .map_or_else(|_| seconds.to_string(), |time| time.to_string())
+        };
+        let (from, to) = (shown(now.seconds, now.nanoseconds), shown(then.seconds, then.nanos));
+        changes.push(format!("modified {from} -> {to}"));
+    }
+    let there = match item.kind {
+        ItemKind::File => root.file(path).ok().and_then(|file| attributes_of(file).ok()),
+        ItemKind::Directory => root.directory(path).ok().and_then(|fd| attributes_of(fd).ok()),
+        ItemKind::Symlink | ItemKind::Other(_) => None,
+    };
+    changes.extend(there.iter().flat_map(|there| named_attribute_changes(there, item)));
+    Ok((found, changes))
+}
+
+/// Values are content: only names are told.
+fn named_attribute_changes(there: &[Attribute], item: &Item) -> Vec<String> {
+    let mut changes = Vec::new();
+    let own = |name: &[u8]| name.starts_with(b"user.");
+    for wanted in item.xattrs.iter().filter(|wanted| own(&wanted.name)) {
+        let found = there.iter().find(|found| found.name == wanted.name[..]);
+        if found.is_none_or(|found| found.value != wanted.value[..]) {
+            let name = String::from_utf8_lossy(&wanted.name);
+            changes.push(format!("extended attribute {name} is set"));
+        }
+    }
+    for found in there.iter().filter(|found| own(&found.name)) {
+        if !item.xattrs.iter().any(|wanted| wanted.name[..] == found.name) {
+            let name = String::from_utf8_lossy(&found.name);
+            changes.push(format!("extended attribute {name} is removed"));
+        }
+    }
+    changes
 }
 
 fn times_equal(item: &Item, found: &Stat) -> bool {

@@ -9,7 +9,8 @@ use agent::OpenedPoint;
 use agent::patterns::Patterns;
 use agent::point_store::{PointInfo, PointSelector, ProofInfo};
 use agent::restore::{
-    self, Action, ConflictPolicy, ItemDiff, PlannedItem, RestoreOptions, RestorePlan, RestoreReport,
+    self, Action, ConflictPolicy, ItemDiff, PlannedItem, Reason, RestoreOptions, RestorePlan,
+    RestoreReport,
 };
 use agent::shown::{self, plain};
 use bundle::{Proof, ProofState};
@@ -267,8 +268,13 @@ fn plan_lines(plan: &RestorePlan, all: bool) -> String {
         plan.items.iter().filter(|item| item.action != Action::Unchanged).collect();
     lines.sort_by_key(|item| std::cmp::Reverse(item.action == Action::Conflict));
     if !all {
-        // What is only created needs no line each; the sums say how much it is.
-        lines.retain(|item| item.action != Action::Create && item.action != Action::Adjust);
+        // What is only created needs no line each, nor do the times of directories; the sums say
+        // how many they are. The target itself was somebody's before.
+        lines.retain(|item| match item.action {
+            Action::Create => false,
+            Action::Adjust => item.path.is_empty(),
+            _ => true,
+        });
     }
     let mut text = String::from("plan\n");
     for item in lines.iter().take(limit) {
@@ -279,7 +285,7 @@ fn plan_lines(plan: &RestorePlan, all: bool) -> String {
         text.push_str(&format!(
             "  {:<9} {path} ({})\n",
             action_word(item.action),
-            item.reason.as_str()
+            why(item.action, item.reason, &item.changes)
         ));
     }
     if lines.len() > limit {
@@ -287,16 +293,29 @@ fn plan_lines(plan: &RestorePlan, all: bool) -> String {
     }
     let totals = &plan.totals;
     text.push_str(&format!(
-        "  {} to create, {} to overwrite, {} already equal, {} skipped, {} in conflict; {} to \
-         write\n",
+        "  {} to create, {} to overwrite, {} to adjust, {} already equal, {} skipped, {} in \
+         conflict; {} to write\n",
         totals.create,
         totals.overwrite,
-        totals.unchanged + totals.adjust,
+        totals.adjust,
+        totals.unchanged,
         totals.skip,
         totals.conflict,
         ByteCount::new(totals.bytes)
     ));
     text
+}
+
+/// Why something is done, and where only attributes are concerned, what is done.
+fn why(action: Action, reason: Reason, changes: &[String]) -> String {
+    if changes.is_empty() || reason != Reason::AttributesDiffer {
+        return reason.as_str().to_owned();
+    }
+    let changes = plain(&changes.join(", "));
+    match action {
+        Action::Adjust => changes,
+        _ => format!("{}: {changes}", reason.as_str()),
+    }
 }
 
 const fn action_word(action: Action) -> &'static str {
@@ -419,5 +438,29 @@ mod tests {
                 &format!("could not be set here: owner of {shown}"),
             ]
         );
+    }
+
+    #[test]
+    fn a_plan_says_what_of_attributes_is_set() {
+        let changes =
+            ["mode 0755 -> 0700".to_owned(), "extended attribute user.\n is set".to_owned()];
+        for (action, reason, changes, said) in [
+            (
+                Action::Adjust,
+                Reason::AttributesDiffer,
+                &changes[..],
+                "mode 0755 -> 0700, extended attribute user.\\n is set",
+            ),
+            (
+                Action::Conflict,
+                Reason::AttributesDiffer,
+                &changes[..1],
+                "attributes differ: mode 0755 -> 0700",
+            ),
+            (Action::Adjust, Reason::AttributesDiffer, &[], "attributes differ"),
+            (Action::Skip, Reason::ParentInTheWay, &changes, "its directory is something else"),
+        ] {
+            assert_eq!(why(action, reason, changes), said);
+        }
     }
 }
