@@ -145,6 +145,21 @@ pub enum RestoreError {
         /// The place.
         path: PathBuf,
     },
+    /// Somebody wrote to the target meanwhile, and what was found could not be put back.
+    #[error(
+        "{} changed after the plan was made; it could not be put back and is now {}: {source}; \
+         move it yourself, then start the restore again",
+        crate::shown::path(path),
+        crate::shown::path(now)
+    )]
+    Displaced {
+        /// Where it was.
+        path: PathBuf,
+        /// Where it is.
+        now: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Another restore works on the target.
     #[error("another restore into {} is under way", crate::shown::path(path))]
     Busy {
@@ -196,7 +211,9 @@ impl RestoreError {
             Self::NothingMatches => Code::NothingMatches,
             Self::UnsafeItem { .. } => Code::Damaged,
             Self::UnknownKind { .. } => Code::UnsupportedVersion,
-            Self::Conflicts { .. } | Self::TargetChanged { .. } => Code::Conflict,
+            Self::Conflicts { .. } | Self::TargetChanged { .. } | Self::Displaced { .. } => {
+                Code::Conflict
+            }
             Self::Observe { source, .. } | Self::Write { source, .. } => io_code(source),
             Self::Busy { .. } => Code::Busy,
             Self::Unfinished { source, .. } => source.code(),

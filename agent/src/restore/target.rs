@@ -15,7 +15,8 @@ use std::sync::{Mutex, PoisonError};
 use bundle::{Item, ItemKind};
 use proto_types::env::Random;
 use rustix::fs::{
-    AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -41,6 +42,8 @@ pub(crate) struct Target {
     begun: Mutex<BTreeSet<(Vec<u8>, Vec<u8>)>>,
     /// What this file system or user could not take.
     excuses: Mutex<Excuses>,
+    /// Files with several names of which only attributes were set: device and inode.
+    adjusted: Mutex<BTreeSet<(u64, u64)>>,
     /// What is to be overwritten, as it is in the safety file.
     kept: HashMap<Vec<u8>, Kept>,
 }
@@ -65,6 +68,7 @@ pub(crate) struct Kept {
     device: u64,
     inode: u64,
     size: u64,
+    modified: Timestamp,
     /// Not of files with several names: taking one away moves the change time of all.
     changed: Option<Timestamp>,
 }
@@ -72,12 +76,18 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) fn of(stat: &Stat) -> Self {
         let changed = (stat.links <= 1).then_some(stat.changed);
-        Self { device: stat.device, inode: stat.inode, size: stat.size, changed }
+        let Stat { device, inode, size, modified, .. } = *stat;
+        Self { device, inode, size, modified, changed }
     }
 
     fn is(&self, stat: &Stat) -> bool {
-        (self.device, self.inode, self.size) == (stat.device, stat.inode, stat.size)
-            && self.changed.is_none_or(|changed| changed == stat.changed)
+        self.is_but_moved(stat) && self.changed.is_none_or(|changed| changed == stat.changed)
+    }
+
+    /// The same of a file that was renamed since, which moves its change time.
+    fn is_but_moved(&self, stat: &Stat) -> bool {
+        (self.device, self.inode, self.size, self.modified)
+            == (stat.device, stat.inode, stat.size, stat.modified)
     }
 }
 
@@ -105,6 +115,7 @@ impl Target {
             run,
             begun: Mutex::default(),
             excuses: Mutex::default(),
+            adjusted: Mutex::default(),
             kept: HashMap::new(),
         })
     }
@@ -127,13 +138,36 @@ impl Target {
     /// Refuses to touch what is not any more what the safety file holds. What is gone by now
     /// cannot be lost.
     fn check_kept(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), RestoreError> {
-        let Some(kept) = self.kept.get(path) else { return Ok(()) };
         match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(raw) if kept.is(&crate::sources::directory::stat(&raw)) => Ok(()),
-            Ok(_) => Err(RestoreError::TargetChanged { path: place(&self.to, path) }),
+            Ok(raw) if self.is_kept(path, &raw, Kept::is) => Ok(()),
+            Ok(_) => Err(self.changed(path)),
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.failed("look at", path)(error)),
         }
+    }
+
+    /// Whether what stands at a path is in the safety file. Of directories only the attributes
+    /// are, and filling them changes those; one that is replaced is removed only if it is empty.
+    fn is_kept(
+        &self,
+        path: &[u8],
+        raw: &rustix::fs::Stat,
+        same: impl FnOnce(&Kept, &Stat) -> bool,
+    ) -> bool {
+        let found = crate::sources::directory::stat(raw);
+        let adjusted = self.adjusted.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.kept.get(path) {
+            // Under another of its names this run has set its time.
+            Some(kept) if adjusted.contains(&(found.device, found.inode)) => {
+                same(&Kept { modified: found.modified, ..*kept }, &found)
+            }
+            Some(kept) => same(kept, &found),
+            None => FileType::from_raw_mode(raw.st_mode) == FileType::Directory,
+        }
+    }
+
+    fn changed(&self, path: &[u8]) -> RestoreError {
+        RestoreError::TargetChanged { path: place(&self.to, path) }
     }
 
     /// Makes a directory with all its attributes, but that the owner may write into it until the
@@ -157,10 +191,7 @@ impl Target {
         let (parent, name) = self.parent(path)?;
         if replace {
             self.check_kept(&parent, name, path)?;
-            match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT | Errno::ISDIR | Errno::PERM) => {}
-                Err(error) => return Err(failed(error)),
-            }
+            self.take_away(&parent, name, path)?;
         }
         let made = match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
             Ok(()) => true,
@@ -313,9 +344,16 @@ impl Target {
                 self.link_attributes(&parent, name, path, item)
             }
             ItemKind::File | ItemKind::Other(_) => {
-                let (parent, name) = self.parent(path)?;
-                self.check_kept(&parent, name, path)?;
-                let file = self.root.file(path).map_err(failed)?;
+                let file = self.root.file(path).map_err(&failed)?;
+                // What is open is what is changed, whatever gets its name meanwhile.
+                let raw = rustix::fs::fstat(&file).map_err(failed)?;
+                if !self.is_kept(path, &raw, Kept::is) {
+                    return Err(self.changed(path));
+                }
+                if raw.st_nlink > 1 {
+                    let mut adjusted = self.adjusted.lock().unwrap_or_else(PoisonError::into_inner);
+                    adjusted.insert((raw.st_dev, raw.st_ino));
+                }
                 self.set_attributes(file, path, item)
             }
         }
@@ -404,32 +442,128 @@ impl Target {
     /// Gives a temporary file its name. Unless the plan approved a replacement, something that
     /// appeared there since stays.
     fn rename(&self, path: &[u8], temporary: &[u8], replace: bool) -> Result<(), RestoreError> {
-        let failed = self.failed("rename", path);
         let (parent, name) = self.parent(path)?;
         if replace {
             self.check_kept(&parent, name, path)?;
-            // An empty directory gives way to a file only when it is removed first.
-            match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOTDIR | Errno::NOENT) => {}
-                Err(error) => return Err(failed(error)),
-            }
-            rustix::fs::renameat(&parent, temporary, &parent, name).map_err(failed)?;
-            self.ended(path, temporary);
-            return Ok(());
+            return self.exchange(&parent, name, temporary, path);
         }
+        self.rename_to_free_name(&parent, name, temporary, path)
+    }
+
+    /// Puts a temporary file in the place of what was just checked. Between that check and the
+    /// rename somebody may have written: so the two change places, what was there is looked at
+    /// again where nobody knows its name, and goes back if it is not what the safety file holds.
+    fn exchange(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        temporary: &[u8],
+        path: &[u8],
+    ) -> Result<(), RestoreError> {
+        let failed = self.failed("rename", path);
+        let change_places =
+            || rustix::fs::renameat_with(parent, temporary, parent, name, RenameFlags::EXCHANGE);
+        match change_places() {
+            Ok(()) => {}
+            // Gone by now: nothing is lost.
+            Err(Errno::NOENT) => return self.rename_to_free_name(parent, name, temporary, path),
+            // A file system that cannot: in two steps.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::XDEV) => {
+                self.take_away(parent, name, path)?;
+                return self.rename_to_free_name(parent, name, temporary, path);
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        // From here on the temporary name is the other's: an error must not take it away.
+        self.ended(path, temporary);
+        match self.remove_kept(parent, temporary, path) {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                change_places().map_err(|source| RestoreError::Displaced {
+                    path: place(&self.to, path),
+                    now: place(&self.to, &sibling(path, temporary)),
+                    source: source.into(),
+                })?;
+                self.begin(path, temporary);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Removes what stands at a path, if it is in the safety file or an empty directory. It gets a
+    /// name that nobody knows first, so that nothing is removed that was not looked at.
+    fn take_away(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), RestoreError> {
+        let aside = [&self.temporary_name(path)[..], b"-aside"].concat();
         let flags = RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(&parent, temporary, &parent, name, flags) {
+        let back = match rustix::fs::renameat_with(parent, name, parent, &aside[..], flags) {
+            Ok(()) => flags,
+            Err(Errno::NOENT) => return Ok(()),
+            // Layers that cannot rename a directory of a lower one can remove it if it is empty.
+            Err(Errno::XDEV) => {
+                return rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+                    .map_err(|_| self.changed(path));
+            }
+            // That name is of this run alone.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                rustix::fs::renameat(parent, name, parent, &aside[..])
+                    .map_err(self.failed("rename", path))?;
+                RenameFlags::empty()
+            }
+            Err(error) => return Err(self.failed("rename", path)(error)),
+        };
+        self.remove_kept(parent, &aside, path).or_else(|refused| {
+            rustix::fs::renameat_with(parent, &aside[..], parent, name, back).map_err(
+                |source| RestoreError::Displaced {
+                    path: place(&self.to, path),
+                    now: place(&self.to, &sibling(path, &aside)),
+                    source: source.into(),
+                },
+            )?;
+            Err(refused)
+        })
+    }
+
+    /// Removes what was at `path` and has another name now, unless it is not what was checked.
+    fn remove_kept(&self, parent: &OwnedFd, now: &[u8], path: &[u8]) -> Result<(), RestoreError> {
+        let failed = self.failed("remove", path);
+        let raw = rustix::fs::statat(parent, now, AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?;
+        if !self.is_kept(path, &raw, Kept::is_but_moved) {
+            return Err(self.changed(path));
+        }
+        let flags = match FileType::from_raw_mode(raw.st_mode) {
+            FileType::Directory => AtFlags::REMOVEDIR,
+            _ => AtFlags::empty(),
+        };
+        match rustix::fs::unlinkat(parent, now, flags) {
+            Ok(()) => Ok(()),
+            // Filled since it was found empty.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(self.changed(path)),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Gives a temporary file its name, where nothing may stand.
+    fn rename_to_free_name(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        temporary: &[u8],
+        path: &[u8],
+    ) -> Result<(), RestoreError> {
+        let failed = self.failed("rename", path);
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(parent, temporary, parent, name, flags) {
             Ok(()) => {
                 self.ended(path, temporary);
                 Ok(())
             }
-            Err(Errno::EXIST) => Err(RestoreError::TargetChanged { path: place(&self.to, path) }),
+            Err(Errno::EXIST) => Err(self.changed(path)),
             // A file system that cannot: look first.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                if rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-                    return Err(RestoreError::TargetChanged { path: place(&self.to, path) });
+                if rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                    return Err(self.changed(path));
                 }
-                rustix::fs::renameat(&parent, temporary, &parent, name).map_err(failed)?;
+                rustix::fs::renameat(parent, temporary, parent, name).map_err(failed)?;
                 self.ended(path, temporary);
                 Ok(())
             }
@@ -487,6 +621,14 @@ impl Drop for Target {
     }
 }
 
+/// The path of another name in the same directory.
+fn sibling(path: &[u8], name: &[u8]) -> Vec<u8> {
+    match split(path).0 {
+        b"" => name.to_vec(),
+        parent => [parent, b"/", name].concat(),
+    }
+}
+
 fn times(item: &Item) -> Timestamps {
     let modified = Timespec { tv_sec: item.modified.seconds, tv_nsec: item.modified.nanos.into() };
     // The time of last reading was not kept: it is set to the same.
@@ -528,5 +670,129 @@ mod tests {
         drop(target);
         assert_eq!(std::fs::read(temp.path().join("file")).unwrap(), b"written meanwhile");
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    /// A target that holds `file` with "kept", which is in the safety file, and the restored one
+    /// under its temporary name.
+    struct Scene {
+        temp: tempfile::TempDir,
+        target: Target,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            std::fs::write(temp.path().join("file"), "kept").unwrap();
+            let mut target =
+                Target::open(temp.path(), Rights { owners: false }, &SystemRandom).unwrap();
+            let raw = rustix::fs::statat(target.root.fd(), "file", AtFlags::SYMLINK_NOFOLLOW);
+            let kept = Kept::of(&crate::sources::directory::stat(&raw.unwrap()));
+            target.keep(HashMap::from([(b"file".to_vec(), kept)]));
+            std::io::Write::write_all(&mut target.begin_file(b"file", 0).unwrap(), b"restored")
+                .unwrap();
+            Self { temp, target }
+        }
+
+        fn file(&self) -> PathBuf {
+            self.temp.path().join("file")
+        }
+
+        /// The second half of a replacement, after the check was passed.
+        fn exchange(&self) -> Result<(), RestoreError> {
+            let (parent, name) = self.target.parent(b"file").unwrap();
+            self.target.exchange(&parent, name, &self.target.temporary_name(b"file"), b"file")
+        }
+
+        fn take_away(&self) -> Result<(), RestoreError> {
+            let (parent, name) = self.target.parent(b"file").unwrap();
+            self.target.take_away(&parent, name, b"file")
+        }
+
+        /// Names in the directory once the restore has ended.
+        fn left(self) -> Vec<String> {
+            drop(self.target);
+            let entries = std::fs::read_dir(self.temp.path()).unwrap();
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+        }
+    }
+
+    /// What somebody does between the check and the rename.
+    type Injected = (&'static str, fn(&Path));
+
+    fn injected() -> Vec<Injected> {
+        vec![
+            ("another length", |file| std::fs::write(file, "written").unwrap()),
+            ("the same length", |file| {
+                std::fs::write(file, "tpek").unwrap();
+                // As a clock that has gone on sets it.
+                let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+                std::fs::File::open(file).unwrap().set_modified(later).unwrap();
+            }),
+            ("another file", |file| {
+                std::fs::write(file.with_extension("new"), "kept").unwrap();
+                std::fs::rename(file.with_extension("new"), file).unwrap();
+            }),
+            ("a link", |file| {
+                std::fs::remove_file(file).unwrap();
+                std::os::unix::fs::symlink("elsewhere", file).unwrap();
+            }),
+            ("a directory with contents", |file| {
+                std::fs::remove_file(file).unwrap();
+                std::fs::create_dir(file).unwrap();
+                std::fs::write(file.join("precious"), "x").unwrap();
+            }),
+        ]
+    }
+
+    #[test]
+    fn invariant_p1_what_changes_between_check_and_rename_is_not_lost() {
+        for (what, inject) in injected() {
+            for in_one_step in [true, false] {
+                let scene = Scene::new();
+                inject(&scene.file());
+                let describe = || {
+                    let meta = std::fs::symlink_metadata(scene.file()).unwrap();
+                    let read = std::fs::read(scene.file()).ok();
+                    (std::os::unix::fs::MetadataExt::ino(&meta), meta.modified().unwrap(), read)
+                };
+                let before = describe();
+                let done = if in_one_step { scene.exchange() } else { scene.take_away() };
+                let changed = matches!(done, Err(RestoreError::TargetChanged { .. }));
+                assert!(changed, "{what}, {in_one_step}: {done:?}");
+                assert_eq!(describe(), before, "{what}, {in_one_step}");
+                assert_eq!(scene.left(), ["file"], "{what}, {in_one_step}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_did_not_change_is_replaced_and_what_is_gone_is_no_loss() {
+        for gone in [false, true] {
+            let scene = Scene::new();
+            if gone {
+                std::fs::remove_file(scene.file()).unwrap();
+            }
+            scene.exchange().unwrap();
+            assert_eq!(std::fs::read(scene.file()).unwrap(), b"restored");
+            assert_eq!(scene.left(), ["file"]);
+        }
+        let scene = Scene::new();
+        scene.take_away().unwrap();
+        assert!(scene.left().is_empty());
+    }
+
+    #[test]
+    fn only_a_directory_is_replaced_without_a_safety_copy() {
+        let mut scene = Scene::new();
+        scene.target.keep(HashMap::new());
+        let temporary = scene.target.temporary_name(b"file");
+        let refused = scene.target.rename(b"file", &temporary, true);
+        assert!(matches!(refused, Err(RestoreError::TargetChanged { .. })), "{refused:?}");
+        assert_eq!(std::fs::read(scene.file()).unwrap(), b"kept");
+        std::fs::remove_file(scene.file()).unwrap();
+        std::fs::create_dir(scene.file()).unwrap();
+        scene.target.rename(b"file", &temporary, true).unwrap();
+        assert_eq!(std::fs::read(scene.file()).unwrap(), b"restored");
+        assert_eq!(scene.left(), ["file"]);
     }
 }

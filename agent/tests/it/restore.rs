@@ -565,3 +565,18 @@ async fn restore_plan_says_which_attributes_differ() {
     }
     assert!(of("big").changes.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_sets_the_attributes_of_all_names_of_a_file() {
+    let story = rich().await;
+    let to = story.path("to");
+    story.restore(1, &to).await;
+    // One file with three names: setting its attributes under the first moves its times.
+    tree::mode(&to, "hard", 0o600);
+    tree::times(&to, "hard", 1, 1);
+    let point = story.open(1).await;
+    let overwrite = policy(&options(&to), ConflictPolicy::Overwrite);
+    let report = restore(&point, &overwrite).await.unwrap();
+    assert_eq!(report.totals.overwrite, 3);
+    tree::assert_equal(&story.source(), &to);
+}
