@@ -144,7 +144,10 @@ fn describe(
             changes.push("secret content differs (not shown)".to_owned());
         }
         Reason::ContentDiffers => changes.push("content differs".to_owned()),
-        Reason::OtherKind | Reason::DirectoryInTheWay | Reason::ParentInTheWay => {
+        Reason::OtherKind
+        | Reason::DirectoryInTheWay
+        | Reason::ParentInTheWay
+        | Reason::Unreadable => {
             changes.push(planned.reason.as_str().to_owned());
         }
         Reason::AttributesDiffer | Reason::Equal => {}

@@ -29,7 +29,7 @@ pub use plan::{Action, ConflictPolicy, PlanTotals, PlannedItem, Reason, RestoreP
 
 use observe::{Observer, Rights};
 pub(crate) use safety::is_safety_manifest;
-use target::{Excuses, Target};
+use target::{Excuses, ReadBack, Target};
 
 /// What to restore and how.
 #[derive(Debug, Clone)]
@@ -73,6 +73,9 @@ pub struct RestoreReport {
     pub owners: bool,
     /// Extended attributes that this target or this user could not take.
     pub attributes_not_set: u64,
+    /// Modification times that this file system rounded when they were set, as reading them back
+    /// showed. They are compared with what it made of them.
+    pub times_rounded: u64,
     /// All that could not be set, by path; it was not compared either.
     pub not_set: Vec<Unequal>,
 }
@@ -305,7 +308,8 @@ pub async fn execute(
     let mut report = RestoreReport { totals: plan.totals, ..RestoreReport::default() };
     let plan = Arc::new(plan.clone());
     if plan.changes_nothing() {
-        return compare(point, &plan, options, Excuses::new(), &progress, report).await;
+        let nothing = (Excuses::new(), ReadBack::new());
+        return compare(point, &plan, options, nothing, &progress, report).await;
     }
     let (to, random) = (options.to.clone(), point.env().random.clone());
     let mut target = point
@@ -339,6 +343,7 @@ async fn write_and_compare(
     apply::apply(point, plan, &target, progress, &mut report).await?;
     let excuses = target.excuses();
     for (path, excuse) in &excuses {
+        report.times_rounded += u64::from(excuse.modified.is_some());
         report.attributes_not_set += excuse.attributes.len() as u64;
         for (what, is_so) in [
             ("owner", excuse.owner),
@@ -351,7 +356,8 @@ async fn write_and_compare(
             }
         }
     }
-    compare(point, plan, options, excuses, progress, report).await
+    let noted = (excuses, target.read_back());
+    compare(point, plan, options, noted, progress, report).await
 }
 
 /// Reads everything again that the plan did not skip, and compares it with the manifest.
@@ -359,7 +365,7 @@ async fn compare(
     point: &OpenedPoint,
     plan: &Arc<RestorePlan>,
     options: &RestoreOptions,
-    excuses: Excuses,
+    (excuses, read_back): (Excuses, ReadBack),
     progress: &Arc<dyn Progress>,
     mut report: RestoreReport,
 ) -> Result<RestoreReport, RestoreError> {
@@ -371,7 +377,7 @@ async fn compare(
             |path: &[u8], source| RestoreError::Observe { path: target::place(&to, path), source };
         let mut observer =
             Observer::new(&to, &keyring, rights).map_err(|e| failed(b"", e.source))?;
-        observer = observer.excusing(excuses);
+        observer = observer.excusing(excuses).believing(read_back);
         let mut event = ProgressEvent {
             bytes_total: plan.items.iter().map(|item| item.bytes).sum(),
             ..ProgressEvent::begin(Phase::Comparing)
@@ -410,7 +416,8 @@ const fn difference(observed: observe::Observed, parent_only: bool) -> Option<&'
         Observed::Absent => Some("it is not there"),
         Observed::Content => Some("content differs"),
         Observed::Attributes | Observed::EmptyTarget => Some("attributes differ"),
-        Observed::Times => Some("times differ"),
+        Observed::Times | Observed::RoundedTime => Some("times differ"),
+        Observed::Unreadable => Some("it may not be read to be compared"),
         Observed::Other | Observed::FullDirectory | Observed::Special => Some("of another kind"),
     }
 }

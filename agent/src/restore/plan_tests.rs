@@ -122,6 +122,8 @@ fn plan_decides_by_policy() {
     let theirs = [Action::Skip, Action::Adjust, Action::Conflict];
     assert_eq!(decided(Observed::Attributes, true, false), theirs);
     assert_eq!(decided(Observed::EmptyTarget, true, false), adjust);
+    assert_eq!(decided(Observed::RoundedTime, false, false), adjust);
+    assert_eq!(decided(Observed::Unreadable, false, false), never);
     assert_eq!(decided(Observed::EmptyTarget, true, true), [Action::Unchanged; 3]);
     assert_eq!(decided(Observed::Times, false, true), [Action::Unchanged; 3]);
     assert_eq!(decided(Observed::Attributes, false, true), [Action::Unchanged; 3]);

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use bundle::{Item, ItemKind};
+use bundle::{Item, ItemKind, Keyring};
 use proto_types::env::Random;
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid,
@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::RestoreError;
-use super::observe::Rights;
+use super::observe::{Rights, content_equals, is_rounded, named_attributes_equal};
 use crate::beneath::{Root, split};
 use crate::sources::{Stat, Timestamp};
 
@@ -42,6 +42,7 @@ pub(crate) struct Target {
     begun: Mutex<BTreeSet<(Vec<u8>, Vec<u8>)>>,
     /// What this file system or user could not take.
     excuses: Mutex<Excuses>,
+    read_back: Mutex<ReadBack>,
     /// Files with several names of which only attributes were set: device and inode.
     adjusted: Mutex<BTreeSet<(u64, u64)>>,
     /// What is to be overwritten, as it is in the safety file.
@@ -60,7 +61,14 @@ pub(crate) struct Excuse {
     pub(crate) link: bool,
     /// Extended attributes, by name.
     pub(crate) attributes: BTreeSet<Vec<u8>>,
+    /// The modification time that this file system made of the one that was set: read back, and
+    /// the same but rounded.
+    pub(crate) modified: Option<Timestamp>,
 }
+
+/// Files that nobody but root can read once they have their mode, by device and inode: read back
+/// and found equal through the descriptor that wrote them, before they got it.
+pub(crate) type ReadBack = BTreeMap<(u64, u64), Kept>;
 
 /// What of a file tells that it is still the one that is in the safety file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +88,7 @@ impl Kept {
         Self { device, inode, size, modified, changed }
     }
 
-    fn is(&self, stat: &Stat) -> bool {
+    pub(crate) fn is(&self, stat: &Stat) -> bool {
         self.is_but_moved(stat) && self.changed.is_none_or(|changed| changed == stat.changed)
     }
 
@@ -115,6 +123,7 @@ impl Target {
             run,
             begun: Mutex::default(),
             excuses: Mutex::default(),
+            read_back: Mutex::default(),
             adjusted: Mutex::default(),
             kept: HashMap::new(),
         })
@@ -128,6 +137,11 @@ impl Target {
     /// What could not be set.
     pub(crate) fn excuses(&self) -> Excuses {
         self.excuses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was compared while it could be read.
+    pub(crate) fn read_back(&self) -> ReadBack {
+        self.read_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn excuse(&self, path: &[u8], note: impl FnOnce(&mut Excuse)) {
@@ -229,8 +243,9 @@ impl Target {
         let failed = self.failed("write", path);
         let (parent, _) = self.parent(path)?;
         let temporary = self.temporary_name(path);
+        // Read as well: a file whose mode forbids that is compared before it gets it.
         let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = rustix::fs::openat(&parent, &temporary[..], flags, mode).map_err(&failed)?;
         self.begin(path, &temporary);
@@ -245,7 +260,7 @@ impl Target {
     /// Opens a file that was begun, for its next piece.
     pub(crate) fn reopen_file(&self, path: &[u8]) -> Result<File, RestoreError> {
         let (parent, _) = self.parent(path)?;
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&parent, &self.temporary_name(path)[..], flags, Mode::empty())
             .map(File::from)
             .map_err(self.failed("write", path))
@@ -272,10 +287,47 @@ impl Target {
         file: &File,
         path: &[u8],
         item: &Item,
+        keyring: &Keyring,
         replace: bool,
     ) -> Result<(), RestoreError> {
-        self.set_attributes(file, path, item)?;
-        self.rename(path, &self.temporary_name(path), replace)
+        let equal = self.set_file_attributes(file, path, item, keyring)?;
+        self.rename(path, &self.temporary_name(path), replace)?;
+        // After the rename, which moves the change time.
+        if equal { self.remember(file, path, item) } else { Ok(()) }
+    }
+
+    /// Sets all attributes of a file. Where its mode keeps its owner from reading it, tells
+    /// whether it is equal to the item as long as it can be read.
+    fn set_file_attributes(
+        &self,
+        file: &File,
+        path: &[u8],
+        item: &Item,
+        keyring: &Keyring,
+    ) -> Result<bool, RestoreError> {
+        self.set_owner_and_attributes(file, path, item)?;
+        let mut equal = false;
+        if item.mode & Mode::RUSR.bits() == 0 {
+            let failed = |source| RestoreError::Observe { path: place(&self.to, path), source };
+            let excuse = self.excuses().remove(path).unwrap_or_default();
+            equal = content_equals(file, item, keyring).map_err(|e| failed(e.source))?
+                && named_attributes_equal(item, file, &excuse).map_err(|e| failed(e.source))?;
+        }
+        self.set_mode_and_times(file, path, item)?;
+        Ok(equal)
+    }
+
+    fn remember(&self, file: &File, path: &[u8], item: &Item) -> Result<(), RestoreError> {
+        let raw = rustix::fs::fstat(file).map_err(self.failed("look at", path))?;
+        let found = crate::sources::directory::stat(&raw);
+        let mut kept = Kept::of(&found);
+        if item.hard_link.is_some() {
+            // Its further names, made later, move the change time.
+            kept.changed = None;
+        }
+        let mut read_back = self.read_back.lock().unwrap_or_else(PoisonError::into_inner);
+        read_back.insert((found.device, found.inode), kept);
+        Ok(())
     }
 
     /// Makes another name of a file that was restored.
@@ -284,6 +336,7 @@ impl Target {
         leader: &[u8],
         path: &[u8],
         item: &Item,
+        keyring: &Keyring,
         replace: bool,
     ) -> Result<(), RestoreError> {
         let failed = self.failed("link", path);
@@ -302,7 +355,7 @@ impl Target {
                     path: place(&self.to, path),
                     source,
                 })?;
-                return self.finish_file(&copy, path, item, replace);
+                return self.finish_file(&copy, path, item, keyring, replace);
             }
             Err(error) => return Err(failed(error)),
         }
@@ -331,7 +384,12 @@ impl Target {
     }
 
     /// Sets the attributes of something whose content is right already.
-    pub(crate) fn adjust(&self, path: &[u8], item: &Item) -> Result<(), RestoreError> {
+    pub(crate) fn adjust(
+        &self,
+        path: &[u8],
+        item: &Item,
+        keyring: &Keyring,
+    ) -> Result<(), RestoreError> {
         let failed = self.failed("open", path);
         match item.kind {
             ItemKind::Directory => {
@@ -354,8 +412,38 @@ impl Target {
                     let mut adjusted = self.adjusted.lock().unwrap_or_else(PoisonError::into_inner);
                     adjusted.insert((raw.st_dev, raw.st_ino));
                 }
-                self.set_attributes(file, path, item)
+                let equal = self.set_file_attributes(&file, path, item, keyring)?;
+                if equal { self.remember(&file, path, item) } else { Ok(()) }
             }
+        }
+    }
+
+    /// Sets the modification time of something that is right but for what its file system may have
+    /// made of it.
+    pub(crate) fn set_times(&self, path: &[u8], item: &Item) -> Result<(), RestoreError> {
+        let (parent, name) = self.parent(path)?;
+        self.set_times_of(&parent, name, path, item)
+    }
+
+    fn set_times_of(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+        item: &Item,
+    ) -> Result<(), RestoreError> {
+        let failed = self.failed("set the times of", path);
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::utimensat(parent, name, &times(item), flags).map_err(&failed)?;
+        let raw = rustix::fs::statat(parent, name, flags).map_err(failed)?;
+        self.note_time(path, item, crate::sources::directory::stat(&raw).modified);
+        Ok(())
+    }
+
+    /// Excuses a time that was set, read back, and is rounded: this file system demonstrably does.
+    fn note_time(&self, path: &[u8], item: &Item, read_back: Timestamp) {
+        if is_rounded(item, read_back) {
+            self.excuse(path, |excuse| excuse.modified = Some(read_back));
         }
     }
 
@@ -365,11 +453,23 @@ impl Target {
     }
 
     fn set_attributes(&self, fd: impl AsFd, path: &[u8], item: &Item) -> Result<(), RestoreError> {
-        let failed = self.failed("set the attributes of", path);
         // Before the mode: changing the owner takes set-user-id bits away.
         self.set_owner_and_attributes(&fd, path, item)?;
+        self.set_mode_and_times(fd, path, item)
+    }
+
+    fn set_mode_and_times(
+        &self,
+        fd: impl AsFd,
+        path: &[u8],
+        item: &Item,
+    ) -> Result<(), RestoreError> {
+        let failed = self.failed("set the attributes of", path);
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(item.mode)).map_err(&failed)?;
-        rustix::fs::futimens(&fd, &times(item)).map_err(failed)
+        rustix::fs::futimens(&fd, &times(item)).map_err(&failed)?;
+        let raw = rustix::fs::fstat(&fd).map_err(failed)?;
+        self.note_time(path, item, crate::sources::directory::stat(&raw).modified);
+        Ok(())
     }
 
     fn set_owner_and_attributes(
@@ -436,7 +536,7 @@ impl Target {
                 Err(error) => return Err(failed(error)),
             }
         }
-        rustix::fs::utimensat(parent, name, &times(item), flags).map_err(failed)
+        self.set_times_of(parent, name, path, item)
     }
 
     /// Gives a temporary file its name. Unless the plan approved a replacement, something that
@@ -794,5 +894,49 @@ mod tests {
         scene.target.rename(b"file", &temporary, true).unwrap();
         assert_eq!(std::fs::read(scene.file()).unwrap(), b"restored");
         assert_eq!(scene.left(), ["file"]);
+    }
+
+    #[test]
+    fn a_time_is_excused_only_if_what_was_set_came_back_rounded() {
+        let seconds = |seconds: i64, nanoseconds: u32| Timestamp { seconds, nanoseconds };
+        let item = Item {
+            key: bundle::ItemKey { source: "directory".to_owned(), path: b"file".to_vec() },
+            kind: ItemKind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            modified: bundle::FileTime { seconds: 1_000_000_001, nanos: 987_654_321 },
+            link_target: Vec::new(),
+            hard_link: None,
+            xattrs: Vec::new(),
+            size: 0,
+            content: Vec::new(),
+        };
+        for (read_back, excused) in [
+            (seconds(1_000_000_001, 987_654_300), true),
+            (seconds(1_000_000_001, 987_654_000), true),
+            (seconds(1_000_000_001, 987_000_000), true),
+            (seconds(1_000_000_001, 0), true),
+            (seconds(1_000_000_002, 0), true),
+            (seconds(1_000_000_000, 0), true),
+            // Exact needs no excuse; a time that is no step, or too far, is no rounding.
+            (seconds(1_000_000_001, 987_654_321), false),
+            (seconds(1_000_000_001, 500_000_001), false),
+            (seconds(1_000_000_003, 0), false),
+            (seconds(1_000_000_004, 0), false),
+            (seconds(999_999_998, 0), false),
+            (seconds(315_532_800, 0), false),
+        ] {
+            let scene = Scene::new();
+            scene.target.note_time(b"file", &item, read_back);
+            let excuse = Excuse { modified: Some(read_back), ..Excuse::default() };
+            let expected = excused.then_some(excuse);
+            let found = scene.target.excuses().remove(&b"file"[..]);
+            assert_eq!(found, expected, "{read_back:?}");
+        }
+        // What is set on a file system that does not round is read back exact.
+        let scene = Scene::new();
+        scene.target.set_times(b"file", &item).unwrap();
+        assert!(scene.target.excuses().is_empty());
     }
 }

@@ -369,6 +369,15 @@ fn report_lines(point: &str, to: &Path, report: &RestoreReport) -> String {
     for item in &report.not_set {
         text.push_str(&format!("could not be set here: {} of {}\n", item.what, plain(&item.path)));
     }
+    if report.times_rounded > 0 {
+        text.push_str(&format!(
+            "{} rounded by the file system there, as reading them back showed\n",
+            match report.times_rounded {
+                1 => "1 modification time was".to_owned(),
+                number => format!("{number} modification times were"),
+            }
+        ));
+    }
     if report.attributes_not_set > 0 {
         text.push_str(&format!(
             "{} extended attributes could not be set here\n",
@@ -426,6 +435,7 @@ mod tests {
             safety_file: Some(PathBuf::from(evil)),
             not_set: vec![agent::restore::Unequal { path: evil.to_owned(), what: "owner" }],
             owners: true,
+            times_rounded: 2,
             ..RestoreReport::default()
         };
         let text = report_lines(evil, Path::new(evil), &report);
@@ -436,6 +446,8 @@ mod tests {
                 &format!("what was overwritten is kept, sealed, in {shown}"),
                 &format!("restored {shown} to {shown}: 0 B written, 0 items compared, all equal"),
                 &format!("could not be set here: owner of {shown}"),
+                "2 modification times were rounded by the file system there, as reading them back \
+                 showed",
             ]
         );
     }
