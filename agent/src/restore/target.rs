@@ -344,7 +344,13 @@ impl Target {
         let (parent, _) = self.parent(path)?;
         let temporary = self.temporary_name(path);
         match rustix::fs::linkat(&from, from_name, &parent, &temporary[..], AtFlags::empty()) {
-            Ok(()) => self.begin(path, &temporary),
+            Ok(()) => {
+                self.begin(path, &temporary);
+                // What could not be set of the file is not set under this name either.
+                if let Some(excuse) = self.excuses().remove(leader) {
+                    self.excuse(path, |own| *own = excuse);
+                }
+            }
             // A file system without further names, or one that has enough of them: a copy.
             Err(Errno::PERM | Errno::MLINK | Errno::NOTSUP) => {
                 self.excuse(path, |excuse| excuse.link = true);
@@ -934,6 +940,17 @@ mod tests {
             let found = scene.target.excuses().remove(&b"file"[..]);
             assert_eq!(found, expected, "{read_back:?}");
         }
+        // Another name of the file has the same time.
+        let scene = Scene::new();
+        let random = &SystemRandom;
+        let (kek, signing) = (bundle::Kek::generate(random), bundle::SigningKey::generate(random));
+        let now = proto_types::LogTime::ZERO;
+        let keyring = Keyring::create(1, &kek, &signing, now, random);
+        scene.target.note_time(b"file", &item, seconds(1_000_000_000, 0));
+        scene.target.hard_link(b"file", b"other", &item, &keyring, false).unwrap();
+        let excuses = scene.target.excuses();
+        assert_eq!(excuses.get(&b"other"[..]), excuses.get(&b"file"[..]));
+        assert_eq!(excuses.len(), 2);
         // What is set on a file system that does not round is read back exact.
         let scene = Scene::new();
         scene.target.set_times(b"file", &item).unwrap();

@@ -507,7 +507,7 @@ async fn restore_gives_the_target_itself_its_mode_and_times() {
     let source = story.source();
     tree::write(&source, "file", b"x");
     tree::mode(&source, ".", 0o750);
-    tree::times(&source, ".", 1_000_000_000, 5);
+    tree::times(&source, ".", 1_000_000_000, 0);
     story.backup().await;
     let point = story.open(1).await;
     let root = |plan: &agent::restore::RestorePlan| plan.items[0].clone();
@@ -521,7 +521,7 @@ async fn restore_gives_the_target_itself_its_mode_and_times() {
     let planned = root(&plan(&point, &options(&empty)).await);
     assert_eq!((planned.action, planned.reason), (Action::Adjust, Reason::AttributesDiffer));
     assert_eq!(planned.changes[0], "mode 0755 -> 0750");
-    assert!(planned.changes[1].ends_with(" -> 2001-09-09T01:46:40.000000005Z"), "{planned:?}");
+    assert!(planned.changes[1].ends_with(" -> 2001-09-09T01:46:40Z"), "{planned:?}");
     story.restore(1, &empty).await;
     tree::assert_equal(&source, &empty);
 
@@ -549,7 +549,7 @@ async fn restore_plan_says_which_attributes_differ() {
     let to = story.path("to");
     story.restore(1, &to).await;
     tree::mode(&to, "conf/zero", 0o600);
-    tree::times(&to, "conf", 1_000_000_001, 0);
+    tree::times(&to, "conf", 1_000_000_060, 0);
     let attributes = xattr::set(to.join("empty"), "user.new", b"value").is_ok();
     let plan = plan(&story.open(1).await, &options(&to)).await;
     let of = |path: &str| plan.items.iter().find(|item| item.path == path.as_bytes()).unwrap();
@@ -558,8 +558,9 @@ async fn restore_plan_says_which_attributes_differ() {
         (zero.action, &zero.changes[..]),
         (Action::Conflict, &["mode 0600 -> 4755".to_owned()][..])
     );
-    let modified = "modified 2001-09-09T01:46:41Z -> 2001-09-09T01:46:40.000000005Z".to_owned();
-    assert_eq!((conf.action, &conf.changes[..]), (Action::Adjust, &[modified][..]));
+    assert_eq!((conf.action, conf.changes.len()), (Action::Adjust, 1));
+    let modified = "modified 2001-09-09T01:47:40Z -> 2001-09-09T01:46:40";
+    assert!(conf.changes[0].starts_with(modified), "{conf:?}");
     if attributes {
         assert_eq!(of("empty").changes, ["extended attribute user.new is removed"]);
     }
