@@ -72,7 +72,7 @@ pub struct DirectoryConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the config file {}: {source}", path.display())]
+    #[error("cannot read the config file {}: {source}", crate::shown::path(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -80,7 +80,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not what a config file looks like.
-    #[error("{}:{line}: {problem}", path.display())]
+    #[error("{}:{line}: {problem}", crate::shown::path(path))]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -90,7 +90,7 @@ pub enum ConfigError {
         problem: String,
     },
     /// The values do not make sense; all problems together.
-    #[error("{}: {}", path.display(), problems.join("; "))]
+    #[error("{}: {}", crate::shown::path(path), problems.join("; "))]
     Values {
         /// The file.
         path: PathBuf,
@@ -174,7 +174,7 @@ impl Config {
                 problems.push(format!(
                     "state_dir: it lies in the source {}, which would back up its own keys and \
                      spool: move it out",
-                    directory.path.display()
+                    crate::shown::path(&directory.path)
                 ));
             }
         }

@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum HeadsError {
     /// The file system refused.
-    #[error("cannot {what} the pin store {}: {source}", path.display())]
+    #[error("cannot {what} the pin store {}: {source}", crate::shown::path(path))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -31,7 +31,8 @@ pub enum HeadsError {
     /// Not what this program writes.
     #[error(
         "the pin store {} is damaged ({source}): restore it from a copy; without it nobody can \
-         tell an old state from a new one", path.display()
+         tell an old state from a new one",
+        crate::shown::path(path)
     )]
     Damaged {
         /// The file.
@@ -40,7 +41,10 @@ pub enum HeadsError {
         source: serde_json::Error,
     },
     /// Of a newer program.
-    #[error("the pin store {} has version {found}: use a newer strongroom", path.display())]
+    #[error(
+        "the pin store {} has version {found}: use a newer strongroom",
+        crate::shown::path(path)
+    )]
     Version {
         /// The file.
         path: PathBuf,

@@ -27,7 +27,8 @@ pub enum HomeError {
     /// There are keys already; they are never overwritten.
     #[error(
         "{} already exists: it may be the only key to this cluster's backups; use another \
-         directory, or move it away yourself", path.display()
+         directory, or move it away yourself",
+        crate::shown::path(path)
     )]
     KeyExists {
         /// The file that is in the way.
@@ -36,14 +37,15 @@ pub enum HomeError {
     /// A key file is not there.
     #[error(
         "the key file {} is missing: restore it from your copy; `strongroom agent init` makes \
-         keys only for a new cluster", path.display()
+         keys only for a new cluster",
+        crate::shown::path(path)
     )]
     KeyMissing {
         /// The file that should be there.
         path: PathBuf,
     },
     /// A key file does not hold a key.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", crate::shown::path(path))]
     Key {
         /// The file.
         path: PathBuf,
@@ -54,7 +56,7 @@ pub enum HomeError {
     /// Another agent works in this directory.
     #[error(
         "another agent already works in {}: stop it, or give this one its own state_dir",
-        path.display()
+        crate::shown::path(path)
     )]
     Locked {
         /// The directory.
@@ -63,14 +65,15 @@ pub enum HomeError {
     /// Others could put their keys in the place of ours.
     #[error(
         "others may write into {}, where keys are kept: take that right away with chmod go-w, or \
-         use another directory", path.display()
+         use another directory",
+        crate::shown::path(path)
     )]
     Shared {
         /// The directory.
         path: PathBuf,
     },
     /// The file system refused.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}", crate::shown::path(path))]
     Io {
         /// What was tried.
         what: &'static str,

@@ -16,6 +16,7 @@ pub mod point_store;
 pub mod progress;
 pub mod restore;
 mod run;
+pub mod shown;
 pub mod sources;
 mod telemetry;
 mod upload;

@@ -213,7 +213,7 @@ impl Progress for Teller {
 
 /// Why there is no local socket.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on the local socket {}: {source}", path.display())]
+#[error("cannot listen on the local socket {}: {source}", crate::shown::path(path))]
 pub struct SocketError {
     /// The socket.
     pub path: PathBuf,

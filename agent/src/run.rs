@@ -35,7 +35,7 @@ pub enum AgentError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// Serving the local socket ended.
-    #[error("serving the local socket {} ended: {source}", path.display())]
+    #[error("serving the local socket {} ended: {source}", crate::shown::path(path))]
     Serve {
         /// The socket.
         path: PathBuf,

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
-use crate::verbs::{agent, backup, cluster, coordinator, key, node, restore, snapshot, status};
+use crate::verbs::{
+    agent, backup, cluster, coordinator, finding, key, node, restore, snapshot, status,
+};
 use crate::{dev, exit_codes};
 
 /// Keeps sealed backups of Kubernetes clusters on a Raft fleet.
@@ -105,6 +107,9 @@ pub enum Command {
     /// Save the coordinators' state to a file, and check such files
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// List what people should know, and clear what is dealt with
+    #[command(subcommand)]
+    Finding(finding::Verb),
     /// Say who belongs to the coordinators, and look after one of them
     #[command(subcommand)]
     Node(node::Verb),

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use agent::shown;
 use proto_types::Code;
 use serde::de::DeserializeOwned;
 
@@ -16,7 +17,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         CliError::new(
             Code::InvalidConfig,
-            format!("cannot read the config file {}: {error}", path.display()),
+            format!("cannot read the config file {}: {error}", shown::path(path)),
         )
     })?;
     toml::from_str(&text).map_err(|error| {
@@ -27,8 +28,8 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
         // toml ends some messages with a newline and a list; people get one sentence.
         let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
         let place = match line {
-            Some(line) => format!("{} line {line}", path.display()),
-            None => path.display().to_string(),
+            Some(line) => format!("{} line {line}", shown::path(path)),
+            None => shown::path(path),
         };
         CliError::new(Code::InvalidConfig, format!("{place}: {message}"))
             .with_remedy(remedy(&message))

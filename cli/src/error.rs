@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use agent::shown::{self, plain, plain_json, plain_lines};
 use proto::ApiError;
 use proto_types::Code;
 use serde_json::json;
@@ -37,7 +38,7 @@ impl CliError {
 
     /// A file or directory of this machine that could not be used.
     pub fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
-        Self::new(Code::LocalIo, format!("cannot {doing} {}: {error}", path.display()))
+        Self::new(Code::LocalIo, format!("cannot {doing} {}: {error}", shown::path(path)))
     }
 
     /// Whoever read our output has gone, as `head` does: an end, not a failure.
@@ -96,21 +97,23 @@ impl CliError {
             return None;
         }
         let remedy = self.remedy.as_deref().or_else(|| usual_remedy(self.code));
-        Some(match format {
+        let shown = match format {
             Format::Table => match remedy {
                 Some(remedy) => {
-                    format!("error[{}]: {}\n  help: {remedy}\n", self.code, self.message)
+                    format!("error[{}]: {}\n  help: {remedy}\n", self.code, plain(&self.message))
                 }
-                None => format!("error[{}]: {}\n", self.code, self.message),
+                None => format!("error[{}]: {}\n", self.code, plain(&self.message)),
             },
             Format::Json => {
                 let mut error = json!({ "code": self.code.as_str(), "message": self.message });
                 if let Some(remedy) = remedy {
                     error["remedy"] = remedy.into();
                 }
-                format!("{}\n", json!({ "error": error }))
+                return Some(plain_json(&format!("{}\n", json!({ "error": error }))));
             }
-        })
+        };
+        // Advice may have lines of its own, as a usage has; the sentence may not.
+        Some(plain_lines(&shown))
     }
 }
 
@@ -255,6 +258,50 @@ mod tests {
             plain.render(Format::Json).unwrap(),
             "{\"error\":{\"code\":\"NOT_EQUAL\",\"message\":\"one file differs\"}}\n"
         );
+    }
+
+    #[test]
+    fn names_in_errors_neither_drive_a_terminal_nor_add_lines() {
+        use agent::restore::RestoreError;
+        let path = || std::path::PathBuf::from("a\u{1b}[2Jb\u{9b}1m\nerror[NONE]: c");
+        let shown = "a\\u{1b}[2Jb\\u{9b}1m\\nerror[NONE]: c";
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let sized = agent::restore::Unequal { path: "x\u{1b}]0;t\u{7}".to_owned(), what: "size" };
+        let report = agent::restore::RestoreReport { unequal: vec![sized], ..Default::default() };
+        for (error, said) in [
+            (RestoreError::Observe { path: path(), source: gone() }.into(), shown),
+            (RestoreError::Write { what: "make", path: path(), source: gone() }.into(), shown),
+            (RestoreError::TargetChanged { path: path() }.into(), shown),
+            (RestoreError::Busy { path: path() }.into(), shown),
+            (
+                RestoreError::Unfinished {
+                    safety_file: path(),
+                    source: Box::new(RestoreError::NothingMatches),
+                }
+                .into(),
+                shown,
+            ),
+            (
+                RestoreError::NotEqual { report: Box::new(report) }.into(),
+                "x\\u{1b}]0;t\\u{7} (size)",
+            ),
+            (agent::export::ExportError::Exists { path: path() }.into(), shown),
+            (agent::home::HomeError::KeyMissing { path: path() }.into(), shown),
+            (CliError::io("read", &path(), &gone()), shown),
+            // A sentence that somebody else made, and an argument of ours.
+            (CliError::usage("a\u{1b}[2Jb\u{9b}1m\nerror[NONE]: c"), shown),
+        ] {
+            let error: CliError = error;
+            let text = error.render(Format::Table).unwrap();
+            assert!(text.contains(said), "{text:?}");
+            let lines = text.lines().count();
+            assert!(lines == 1 || (lines == 2 && text.contains("\n  help: ")), "{text:?}");
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+            let json = error.render(Format::Json).unwrap();
+            assert!(!json.trim_end().chars().any(char::is_control), "{json:?}");
+            let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(read["error"]["message"], error.message());
+        }
     }
 
     #[test]

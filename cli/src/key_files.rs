@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use agent::shown;
 use bundle::{MAX_KEY_FILE_BYTES, SigningKey};
 use proto_types::{Code, SigningPublicKey};
 use zeroize::Zeroizing;
@@ -17,7 +18,7 @@ use crate::error::{CliError, Result};
 pub fn signing(path: &Path) -> Result<SigningKey> {
     let text = read(path)?;
     SigningKey::from_text(&text)
-        .map_err(|error| CliError::new(error.code(), format!("{}: {error}", path.display())))
+        .map_err(|error| CliError::new(error.code(), format!("{}: {error}", shown::path(path))))
 }
 
 /// Understands what `--signing-key` was given: 64 hexadecimal digits, a file with them, or the
@@ -46,7 +47,7 @@ pub fn signing_public(text: &str) -> Result<SigningPublicKey> {
 fn read(path: &Path) -> Result<Zeroizing<String>> {
     let file = std::fs::File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
-            CliError::new(Code::KeyMissing, format!("there is no key file {}", path.display()))
+            CliError::new(Code::KeyMissing, format!("there is no key file {}", shown::path(path)))
         }
         _ => CliError::io("read", path, &error),
     })?;
@@ -57,6 +58,6 @@ fn read(path: &Path) -> Result<Zeroizing<String>> {
         .map_err(|error| CliError::io("read", path, &error))?;
     match std::str::from_utf8(&bytes) {
         Ok(text) if bytes.len() <= MAX_KEY_FILE_BYTES => Ok(Zeroizing::new(text.to_owned())),
-        _ => Err(CliError::new(Code::Damaged, format!("{} is no key file", path.display()))),
+        _ => Err(CliError::new(Code::Damaged, format!("{} is no key file", shown::path(path)))),
     }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::shown;
 use proto::fleet_client::{FleetClient, RetryPolicy};
 use proto::tls::TlsFiles;
 use proto_types::Code;
@@ -63,7 +64,7 @@ impl Operator {
         if !path.exists() {
             return Err(CliError::new(
                 Code::InvalidConfig,
-                format!("there is no {}", path.display()),
+                format!("there is no {}", shown::path(&path)),
             )
             .with_remedy(
                 "give the directory that holds operator.toml with --operator-dir DIR or \
@@ -74,7 +75,7 @@ impl Operator {
         if file.coordinators.is_empty() {
             return Err(CliError::new(
                 Code::InvalidConfig,
-                format!("{}: coordinators is empty", path.display()),
+                format!("{}: coordinators is empty", shown::path(&path)),
             )
             .with_remedy("list host:port of every coordinator"));
         }

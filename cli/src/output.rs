@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
+use agent::shown::{plain, plain_json, plain_lines};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -37,11 +38,13 @@ impl Screen {
         self.format == Format::Json
     }
 
-    /// Prints text as it is.
+    /// Prints text. Whatever in it would drive a terminal is escaped here at the latest; what comes
+    /// from elsewhere and could add lines has to be made [`plain`] before it becomes part of it.
     ///
     /// # Errors
     /// When standard output cannot be written; quiet when its reader has gone.
     pub fn text(&self, text: &str) -> Result<()> {
+        let text = plain_lines(text);
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
             if error.kind() == ErrorKind::BrokenPipe {
@@ -68,7 +71,7 @@ impl Screen {
         let text = serde_json::to_string(value).map_err(|error| {
             CliError::new(Code::Internal, format!("the answer cannot be put as JSON: {error}"))
         })?;
-        self.line(&text)
+        self.line(&plain_json(&text))
     }
 
     /// Prints `value` for programs, or what `people` writes for people.
@@ -87,7 +90,7 @@ impl Screen {
     pub fn note(&self, line: &str) {
         if self.format == Format::Table {
             // A note nobody can read is not worth failing for.
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", plain(line));
         }
     }
 
@@ -132,9 +135,9 @@ impl Rows {
         Self { table }
     }
 
-    /// Adds a row.
+    /// Adds a row. A cell is one line, whatever it was made of.
     pub fn push<S: ToString>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.table.add_row(cells.into_iter().map(|cell| cell.to_string()));
+        self.table.add_row(cells.into_iter().map(|cell| plain(&cell.to_string())));
     }
 
     /// Whether there is no row.
@@ -171,6 +174,16 @@ mod tests {
         assert_eq!(count(0_u64, "item"), "0 items");
         assert_eq!(count(1_u64, "item"), "1 item");
         assert_eq!(count(2_u32, "finding"), "2 findings");
+    }
+
+    #[test]
+    fn a_cell_neither_adds_lines_nor_drives_the_terminal() {
+        let mut rows = Rows::new(&["NAME", "POINTS"]);
+        rows.push(["a\u{1b}[2J\nno findings", "1"]);
+        assert_eq!(
+            rows.render(),
+            "NAME                     POINTS\na\\u{1b}[2J\\nno findings  1\n"
+        );
     }
 
     #[test]

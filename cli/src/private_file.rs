@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use agent::shown;
 use proto_types::Code;
 
 use crate::error::{CliError, Result};
@@ -51,7 +52,7 @@ pub fn create(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 fn exists(path: &Path) -> CliError {
-    CliError::new(Code::AlreadyExists, format!("{} exists and is not replaced", path.display()))
+    CliError::new(Code::AlreadyExists, format!("{} exists and is not replaced", shown::path(path)))
         .with_remedy("choose another directory, or move the old file away if you are sure")
 }
 

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod backup;
 pub mod cluster;
 pub mod coordinator;
+pub mod finding;
 pub mod key;
 pub mod node;
 pub mod opening;

@@ -4,8 +4,10 @@
 mod fleet;
 mod point;
 
-pub use fleet::{ChangeView, ClusterView, FindingView, NodeView, StatusView, cluster_rows};
-pub use point::{BundleView, PointView, ProofView, point_rows};
+pub use fleet::{
+    ChangeView, ClusterView, FindingView, NodeView, StatusView, cluster_rows, finding_rows,
+};
+pub use point::{BundleView, PointView, ProofView, point_rows, times_apart};
 
 use proto_types::{ByteCount, LogTime};
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bundle::{BlobRef, Item, ItemKind, Location, Manifest, Piece, Secrets};
+use bundle::{BlobRef, Item, ItemKind, Keyring, Location, Manifest, Piece, Secrets};
 use proto_types::BundleId;
 
 use super::plan::{Action, PlannedItem, Reason, RestorePlan, writes_content};
@@ -27,6 +27,7 @@ pub(super) async fn apply(
     let env = point.env();
     let work = Arc::new(Work {
         manifest: point.manifest().clone(),
+        keyring: point.keyring().clone(),
         plan: plan.clone(),
         leaders: leaders(plan, point.manifest()),
         progress: progress.clone(),
@@ -85,6 +86,7 @@ fn leaders(plan: &RestorePlan, manifest: &Manifest) -> HashMap<(String, u64), us
 
 struct Work {
     manifest: Arc<Manifest>,
+    keyring: Arc<Keyring>,
     plan: Arc<RestorePlan>,
     leaders: HashMap<(String, u64), usize>,
     progress: Arc<dyn Progress>,
@@ -136,6 +138,11 @@ impl Work {
                 Action::Create => target.make_directory(&planned.path, Some(item), false)?,
                 Action::Overwrite if planned.reason != Reason::AttributesDiffer => {
                     target.make_directory(&planned.path, Some(item), true)?;
+                }
+                // At once, so that what is restored into it is never seen by more than the point
+                // lets see, and a restore that is interrupted and started again finds its own.
+                Action::Adjust if planned.path.is_empty() => {
+                    target.make_directory(&planned.path, Some(item), false)?;
                 }
                 Action::Overwrite | Action::Adjust => target.open_up(&planned.path)?,
                 Action::Unchanged if !planned.parent_only => target.open_up(&planned.path)?,
@@ -221,7 +228,7 @@ impl Work {
     ) -> Result<(), RestoreError> {
         let (planned, item) = self.planned(at);
         let replace = planned.action == Action::Overwrite;
-        target.finish_file(file, &planned.path, item, replace)?;
+        target.finish_file(file, &planned.path, item, &self.keyring, replace)?;
         self.tell(bytes);
         Ok(())
     }
@@ -241,19 +248,22 @@ impl Work {
     /// Further names of files, symbolic links, and files that only need their attributes.
     fn make_names(&self, target: &Target) -> Result<(), RestoreError> {
         for (at, planned) in self.plan.items.iter().enumerate() {
+            let item = &self.manifest.items[planned.index];
+            if planned.action == Action::Adjust && item.kind != ItemKind::Directory {
+                target.set_times(&planned.path, item)?;
+            }
             if !matches!(planned.action, Action::Create | Action::Overwrite) {
                 continue;
             }
-            let item = &self.manifest.items[planned.index];
             let replace = planned.action == Action::Overwrite;
             match (item.kind, self.leader(item)) {
                 (ItemKind::File, Some(leader)) if leader != at => {
                     let leader = &self.plan.items[leader].path;
-                    target.hard_link(leader, &planned.path, item, replace)?;
+                    target.hard_link(leader, &planned.path, item, &self.keyring, replace)?;
                     self.tell(0);
                 }
                 (ItemKind::File, _) if !writes_content(planned) => {
-                    target.adjust(&planned.path, item)?;
+                    target.adjust(&planned.path, item, &self.keyring)?;
                     self.tell(0);
                 }
                 (ItemKind::Symlink, _) if writes_content(planned) => {
@@ -261,7 +271,7 @@ impl Work {
                     self.tell(0);
                 }
                 (ItemKind::Symlink, _) => {
-                    target.adjust(&planned.path, item)?;
+                    target.adjust(&planned.path, item, &self.keyring)?;
                     self.tell(0);
                 }
                 (ItemKind::File | ItemKind::Directory | ItemKind::Other(_), _) => {}
@@ -280,7 +290,7 @@ impl Work {
                 Action::Skip | Action::Conflict => false,
             };
             if item.kind == ItemKind::Directory && ours {
-                target.adjust(&planned.path, item)?;
+                target.adjust(&planned.path, item, &self.keyring)?;
             }
         }
         Ok(())

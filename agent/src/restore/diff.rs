@@ -11,6 +11,7 @@ use serde::Serialize;
 use similar::TextDiff;
 use zeroize::Zeroizing;
 
+use super::observe::{Rights, attribute_changes};
 use super::plan::{Action, PlannedItem, Reason, RestorePlan};
 use super::target::place;
 use super::{RestoreError, RestoreOptions};
@@ -143,15 +144,22 @@ fn describe(
             changes.push("secret content differs (not shown)".to_owned());
         }
         Reason::ContentDiffers => changes.push("content differs".to_owned()),
-        Reason::OtherKind | Reason::DirectoryInTheWay | Reason::ParentInTheWay => {
+        Reason::OtherKind
+        | Reason::DirectoryInTheWay
+        | Reason::ParentInTheWay
+        | Reason::Unreadable => {
             changes.push(planned.reason.as_str().to_owned());
         }
         Reason::AttributesDiffer | Reason::Equal => {}
     }
+    changes.extend(planned.changes.iter().cloned());
     if let Some(root) = root
-        && matches!(planned.reason, Reason::AttributesDiffer | Reason::ContentDiffers)
+        && planned.reason == Reason::ContentDiffers
     {
-        changes.extend(attribute_changes(root, &planned.path, item)?);
+        let rights = Rights::of_this_process();
+        let (_, found) =
+            attribute_changes(root, &planned.path, item, rights).map_err(|error| error.source)?;
+        changes.extend(found);
     }
     if let Some(new) = new {
         let old = match (planned.reason, root) {
@@ -161,34 +169,6 @@ fn describe(
         text = old.and_then(|old| unified(&path, &old, new));
     }
     Ok(ItemDiff { path, action: planned.action, reason: planned.reason, changes, text })
-}
-
-fn attribute_changes(root: &Root, path: &[u8], item: &Item) -> std::io::Result<Vec<String>> {
-    let raw = if path.is_empty() {
-        rustix::fs::fstat(root.fd())?
-    } else {
-        let (parent, name) = crate::beneath::split(path);
-        let parent = root.directory(parent)?;
-        rustix::fs::statat(&parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?
-    };
-    let now = crate::sources::directory::stat(&raw);
-    let mut changes = Vec::new();
-    if now.mode != item.mode && item.kind != ItemKind::Symlink {
-        changes.push(format!("mode {:04o} -> {:04o}", now.mode, item.mode));
-    }
-    if (now.uid, now.gid) != (item.uid, item.gid) {
-        changes.push(format!("owner {}:{} -> {}:{}", now.uid, now.gid, item.uid, item.gid));
-    }
-    let (now, then) = (now.modified, item.modified);
-    if (now.seconds, now.nanoseconds) != (then.seconds, then.nanos) {
-        let shown = |seconds: i64, nanos: u32| {
-            jiff::Timestamp::new(seconds, i32::try_from(nanos).unwrap_or(0))
-                .map_or_else(|_| seconds.to_string(), |time| time.to_string())
-        };
-        let (from, to) = (shown(now.seconds, now.nanoseconds), shown(then.seconds, then.nanos));
-        changes.push(format!("modified {from} -> {to}"));
-    }
-    Ok(changes)
 }
 
 /// What is there, if it is small enough to be shown.
@@ -204,5 +184,7 @@ fn unified(path: &str, old: &[u8], new: &[u8]) -> Option<String> {
     let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
     let (old, new) = (text(old)?, text(new)?);
     let diff = TextDiff::configure().timeout(COMPARING_MAX).diff_lines(old, new);
+    // A name with a line end in it would be lines of the diff.
+    let path = crate::shown::plain(path);
     Some(diff.unified_diff().header(&format!("a/{path}"), &format!("b/{path}")).to_string())
 }

@@ -31,7 +31,7 @@ pub enum Action {
     Create,
     /// Something else is there and is replaced, or its attributes are.
     Overwrite,
-    /// A directory is there whose times are set.
+    /// It is there and only its times are set, or it is the target itself, whose attributes are.
     Adjust,
     /// It is already as it was.
     Unchanged,
@@ -59,6 +59,8 @@ pub enum Reason {
     DirectoryInTheWay,
     /// What should be its directory is something else, and stays.
     ParentInTheWay,
+    /// It may not be read, so it is not known what it is.
+    Unreadable,
 }
 
 impl Reason {
@@ -73,6 +75,7 @@ impl Reason {
             Self::OtherKind => "another kind of thing is there",
             Self::DirectoryInTheWay => "a directory with contents is in the way",
             Self::ParentInTheWay => "its directory is something else",
+            Self::Unreadable => "it may not be read, so it cannot be compared or kept",
         }
     }
 }
@@ -90,6 +93,12 @@ pub(crate) enum Observed {
     Attributes,
     /// A directory whose times differ, which they do as soon as anything in it is made.
     Times,
+    /// The same but for a modification time that is the item's as a coarse file system rounds it.
+    RoundedTime,
+    /// A file that this user may not read, so that nobody knows whether it is the same.
+    Unreadable,
+    /// The target itself, empty and this user's, with other attributes: made to be restored into.
+    EmptyTarget,
     /// Another kind.
     Other,
     /// A directory that is not empty, where none should be.
@@ -110,6 +119,9 @@ pub struct PlannedItem {
     pub action: Action,
     /// Why.
     pub reason: Reason,
+    /// Where only attributes differ: which, from what is there to what it was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
     /// Bytes of content.
     pub bytes: u64,
     /// Whether it is only there because something in it is restored.
@@ -139,7 +151,7 @@ pub struct PlanTotals {
     pub create: u64,
     /// Items to be replaced.
     pub overwrite: u64,
-    /// Directories whose times are set.
+    /// Items of which only times, or of the target itself attributes, are set.
     pub adjust: u64,
     /// Items already as they were.
     pub unchanged: u64,
@@ -297,17 +309,25 @@ pub(crate) fn decide(
         Observed::Absent => (Action::Create, Reason::Absent),
         Observed::Same => (Action::Unchanged, Reason::Equal),
         // A directory that is only passed through stays as it is.
-        Observed::Times | Observed::Attributes if parent_only => (Action::Unchanged, Reason::Equal),
-        Observed::Times if policy == ConflictPolicy::Skip => {
+        Observed::Times | Observed::Attributes | Observed::EmptyTarget if parent_only => {
+            (Action::Unchanged, Reason::Equal)
+        }
+        Observed::Times | Observed::RoundedTime | Observed::EmptyTarget
+            if policy == ConflictPolicy::Skip =>
+        {
             (Action::Skip, Reason::AttributesDiffer)
         }
-        Observed::Times => (Action::Adjust, Reason::AttributesDiffer),
-        // The directory that a person named as the target is theirs: who may look into it is
-        // changed only where that was asked for.
+        // Set again, it is exact, or shows that this file system cannot.
+        Observed::RoundedTime => (Action::Adjust, Reason::AttributesDiffer),
+        Observed::Unreadable => never(differs(Reason::Unreadable)),
+        // An empty target has nothing of anybody's in it. Left with the mode that `mkdir` gave it,
+        // it could show everybody what the point kept from them.
+        Observed::Times | Observed::EmptyTarget => (Action::Adjust, Reason::AttributesDiffer),
+        // A directory with somebody's files in it: who may look into it is changed only where that
+        // was asked for. It is never replaced.
         Observed::Attributes if is_root && policy == ConflictPolicy::Overwrite => {
             (Action::Adjust, Reason::AttributesDiffer)
         }
-        Observed::Attributes if is_root => (Action::Skip, Reason::AttributesDiffer),
         Observed::Attributes => differs(Reason::AttributesDiffer),
         Observed::Content => differs(Reason::ContentDiffers),
         Observed::Other => differs(Reason::OtherKind),

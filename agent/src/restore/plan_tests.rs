@@ -119,8 +119,12 @@ fn plan_decides_by_policy() {
     assert_eq!(decided(Observed::Special, false, false), never);
     let adjust = [Action::Skip, Action::Adjust, Action::Adjust];
     assert_eq!(decided(Observed::Times, false, false), adjust);
-    let theirs = [Action::Skip, Action::Adjust, Action::Skip];
+    let theirs = [Action::Skip, Action::Adjust, Action::Conflict];
     assert_eq!(decided(Observed::Attributes, true, false), theirs);
+    assert_eq!(decided(Observed::EmptyTarget, true, false), adjust);
+    assert_eq!(decided(Observed::RoundedTime, false, false), adjust);
+    assert_eq!(decided(Observed::Unreadable, false, false), never);
+    assert_eq!(decided(Observed::EmptyTarget, true, true), [Action::Unchanged; 3]);
     assert_eq!(decided(Observed::Times, false, true), [Action::Unchanged; 3]);
     assert_eq!(decided(Observed::Attributes, false, true), [Action::Unchanged; 3]);
     assert_eq!(decided(Observed::Other, false, true), differs);
@@ -133,6 +137,7 @@ fn plan_does_not_write_beneath_what_stays_in_the_way() {
         kind: "file",
         action,
         reason,
+        changes: Vec::new(),
         bytes: 1,
         parent_only: false,
         index: 0,

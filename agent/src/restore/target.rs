@@ -12,16 +12,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use bundle::{Item, ItemKind};
+use bundle::{Item, ItemKind, Keyring};
 use proto_types::env::Random;
 use rustix::fs::{
-    AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::RestoreError;
-use super::observe::Rights;
+use super::observe::{Rights, content_equals, is_rounded, named_attributes_equal};
 use crate::beneath::{Root, split};
 use crate::sources::{Stat, Timestamp};
 
@@ -41,6 +42,9 @@ pub(crate) struct Target {
     begun: Mutex<BTreeSet<(Vec<u8>, Vec<u8>)>>,
     /// What this file system or user could not take.
     excuses: Mutex<Excuses>,
+    read_back: Mutex<ReadBack>,
+    /// Files with several names of which only attributes were set: device and inode.
+    adjusted: Mutex<BTreeSet<(u64, u64)>>,
     /// What is to be overwritten, as it is in the safety file.
     kept: HashMap<Vec<u8>, Kept>,
 }
@@ -57,7 +61,14 @@ pub(crate) struct Excuse {
     pub(crate) link: bool,
     /// Extended attributes, by name.
     pub(crate) attributes: BTreeSet<Vec<u8>>,
+    /// The modification time that this file system made of the one that was set: read back, and
+    /// the same but rounded.
+    pub(crate) modified: Option<Timestamp>,
 }
+
+/// Files that nobody but root can read once they have their mode, by device and inode: read back
+/// and found equal through the descriptor that wrote them, before they got it.
+pub(crate) type ReadBack = BTreeMap<(u64, u64), Kept>;
 
 /// What of a file tells that it is still the one that is in the safety file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +76,7 @@ pub(crate) struct Kept {
     device: u64,
     inode: u64,
     size: u64,
+    modified: Timestamp,
     /// Not of files with several names: taking one away moves the change time of all.
     changed: Option<Timestamp>,
 }
@@ -72,12 +84,18 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) fn of(stat: &Stat) -> Self {
         let changed = (stat.links <= 1).then_some(stat.changed);
-        Self { device: stat.device, inode: stat.inode, size: stat.size, changed }
+        let Stat { device, inode, size, modified, .. } = *stat;
+        Self { device, inode, size, modified, changed }
     }
 
-    fn is(&self, stat: &Stat) -> bool {
-        (self.device, self.inode, self.size) == (stat.device, stat.inode, stat.size)
-            && self.changed.is_none_or(|changed| changed == stat.changed)
+    pub(crate) fn is(&self, stat: &Stat) -> bool {
+        self.is_but_moved(stat) && self.changed.is_none_or(|changed| changed == stat.changed)
+    }
+
+    /// The same of a file that was renamed since, which moves its change time.
+    fn is_but_moved(&self, stat: &Stat) -> bool {
+        (self.device, self.inode, self.size, self.modified)
+            == (stat.device, stat.inode, stat.size, stat.modified)
     }
 }
 
@@ -105,6 +123,8 @@ impl Target {
             run,
             begun: Mutex::default(),
             excuses: Mutex::default(),
+            read_back: Mutex::default(),
+            adjusted: Mutex::default(),
             kept: HashMap::new(),
         })
     }
@@ -119,6 +139,11 @@ impl Target {
         self.excuses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What was compared while it could be read.
+    pub(crate) fn read_back(&self) -> ReadBack {
+        self.read_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn excuse(&self, path: &[u8], note: impl FnOnce(&mut Excuse)) {
         let mut excuses = self.excuses.lock().unwrap_or_else(PoisonError::into_inner);
         note(excuses.entry(path.to_vec()).or_default());
@@ -127,13 +152,36 @@ impl Target {
     /// Refuses to touch what is not any more what the safety file holds. What is gone by now
     /// cannot be lost.
     fn check_kept(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), RestoreError> {
-        let Some(kept) = self.kept.get(path) else { return Ok(()) };
         match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(raw) if kept.is(&crate::sources::directory::stat(&raw)) => Ok(()),
-            Ok(_) => Err(RestoreError::TargetChanged { path: place(&self.to, path) }),
+            Ok(raw) if self.is_kept(path, &raw, Kept::is) => Ok(()),
+            Ok(_) => Err(self.changed(path)),
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.failed("look at", path)(error)),
         }
+    }
+
+    /// Whether what stands at a path is in the safety file. Of directories only the attributes
+    /// are, and filling them changes those; one that is replaced is removed only if it is empty.
+    fn is_kept(
+        &self,
+        path: &[u8],
+        raw: &rustix::fs::Stat,
+        same: impl FnOnce(&Kept, &Stat) -> bool,
+    ) -> bool {
+        let found = crate::sources::directory::stat(raw);
+        let adjusted = self.adjusted.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.kept.get(path) {
+            // Under another of its names this run has set its time.
+            Some(kept) if adjusted.contains(&(found.device, found.inode)) => {
+                same(&Kept { modified: found.modified, ..*kept }, &found)
+            }
+            Some(kept) => same(kept, &found),
+            None => FileType::from_raw_mode(raw.st_mode) == FileType::Directory,
+        }
+    }
+
+    fn changed(&self, path: &[u8]) -> RestoreError {
+        RestoreError::TargetChanged { path: place(&self.to, path) }
     }
 
     /// Makes a directory with all its attributes, but that the owner may write into it until the
@@ -157,10 +205,7 @@ impl Target {
         let (parent, name) = self.parent(path)?;
         if replace {
             self.check_kept(&parent, name, path)?;
-            match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT | Errno::ISDIR | Errno::PERM) => {}
-                Err(error) => return Err(failed(error)),
-            }
+            self.take_away(&parent, name, path)?;
         }
         let made = match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
             Ok(()) => true,
@@ -198,8 +243,9 @@ impl Target {
         let failed = self.failed("write", path);
         let (parent, _) = self.parent(path)?;
         let temporary = self.temporary_name(path);
+        // Read as well: a file whose mode forbids that is compared before it gets it.
         let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = rustix::fs::openat(&parent, &temporary[..], flags, mode).map_err(&failed)?;
         self.begin(path, &temporary);
@@ -214,7 +260,7 @@ impl Target {
     /// Opens a file that was begun, for its next piece.
     pub(crate) fn reopen_file(&self, path: &[u8]) -> Result<File, RestoreError> {
         let (parent, _) = self.parent(path)?;
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&parent, &self.temporary_name(path)[..], flags, Mode::empty())
             .map(File::from)
             .map_err(self.failed("write", path))
@@ -241,10 +287,47 @@ impl Target {
         file: &File,
         path: &[u8],
         item: &Item,
+        keyring: &Keyring,
         replace: bool,
     ) -> Result<(), RestoreError> {
-        self.set_attributes(file, path, item)?;
-        self.rename(path, &self.temporary_name(path), replace)
+        let equal = self.set_file_attributes(file, path, item, keyring)?;
+        self.rename(path, &self.temporary_name(path), replace)?;
+        // After the rename, which moves the change time.
+        if equal { self.remember(file, path, item) } else { Ok(()) }
+    }
+
+    /// Sets all attributes of a file. Where its mode keeps its owner from reading it, tells
+    /// whether it is equal to the item as long as it can be read.
+    fn set_file_attributes(
+        &self,
+        file: &File,
+        path: &[u8],
+        item: &Item,
+        keyring: &Keyring,
+    ) -> Result<bool, RestoreError> {
+        self.set_owner_and_attributes(file, path, item)?;
+        let mut equal = false;
+        if item.mode & Mode::RUSR.bits() == 0 {
+            let failed = |source| RestoreError::Observe { path: place(&self.to, path), source };
+            let excuse = self.excuses().remove(path).unwrap_or_default();
+            equal = content_equals(file, item, keyring).map_err(|e| failed(e.source))?
+                && named_attributes_equal(item, file, &excuse).map_err(|e| failed(e.source))?;
+        }
+        self.set_mode_and_times(file, path, item)?;
+        Ok(equal)
+    }
+
+    fn remember(&self, file: &File, path: &[u8], item: &Item) -> Result<(), RestoreError> {
+        let raw = rustix::fs::fstat(file).map_err(self.failed("look at", path))?;
+        let found = crate::sources::directory::stat(&raw);
+        let mut kept = Kept::of(&found);
+        if item.hard_link.is_some() {
+            // Its further names, made later, move the change time.
+            kept.changed = None;
+        }
+        let mut read_back = self.read_back.lock().unwrap_or_else(PoisonError::into_inner);
+        read_back.insert((found.device, found.inode), kept);
+        Ok(())
     }
 
     /// Makes another name of a file that was restored.
@@ -253,6 +336,7 @@ impl Target {
         leader: &[u8],
         path: &[u8],
         item: &Item,
+        keyring: &Keyring,
         replace: bool,
     ) -> Result<(), RestoreError> {
         let failed = self.failed("link", path);
@@ -260,7 +344,13 @@ impl Target {
         let (parent, _) = self.parent(path)?;
         let temporary = self.temporary_name(path);
         match rustix::fs::linkat(&from, from_name, &parent, &temporary[..], AtFlags::empty()) {
-            Ok(()) => self.begin(path, &temporary),
+            Ok(()) => {
+                self.begin(path, &temporary);
+                // What could not be set of the file is not set under this name either.
+                if let Some(excuse) = self.excuses().remove(leader) {
+                    self.excuse(path, |own| *own = excuse);
+                }
+            }
             // A file system without further names, or one that has enough of them: a copy.
             Err(Errno::PERM | Errno::MLINK | Errno::NOTSUP) => {
                 self.excuse(path, |excuse| excuse.link = true);
@@ -271,7 +361,7 @@ impl Target {
                     path: place(&self.to, path),
                     source,
                 })?;
-                return self.finish_file(&copy, path, item, replace);
+                return self.finish_file(&copy, path, item, keyring, replace);
             }
             Err(error) => return Err(failed(error)),
         }
@@ -300,7 +390,12 @@ impl Target {
     }
 
     /// Sets the attributes of something whose content is right already.
-    pub(crate) fn adjust(&self, path: &[u8], item: &Item) -> Result<(), RestoreError> {
+    pub(crate) fn adjust(
+        &self,
+        path: &[u8],
+        item: &Item,
+        keyring: &Keyring,
+    ) -> Result<(), RestoreError> {
         let failed = self.failed("open", path);
         match item.kind {
             ItemKind::Directory => {
@@ -313,11 +408,48 @@ impl Target {
                 self.link_attributes(&parent, name, path, item)
             }
             ItemKind::File | ItemKind::Other(_) => {
-                let (parent, name) = self.parent(path)?;
-                self.check_kept(&parent, name, path)?;
-                let file = self.root.file(path).map_err(failed)?;
-                self.set_attributes(file, path, item)
+                let file = self.root.file(path).map_err(&failed)?;
+                // What is open is what is changed, whatever gets its name meanwhile.
+                let raw = rustix::fs::fstat(&file).map_err(failed)?;
+                if !self.is_kept(path, &raw, Kept::is) {
+                    return Err(self.changed(path));
+                }
+                if raw.st_nlink > 1 {
+                    let mut adjusted = self.adjusted.lock().unwrap_or_else(PoisonError::into_inner);
+                    adjusted.insert((raw.st_dev, raw.st_ino));
+                }
+                let equal = self.set_file_attributes(&file, path, item, keyring)?;
+                if equal { self.remember(&file, path, item) } else { Ok(()) }
             }
+        }
+    }
+
+    /// Sets the modification time of something that is right but for what its file system may have
+    /// made of it.
+    pub(crate) fn set_times(&self, path: &[u8], item: &Item) -> Result<(), RestoreError> {
+        let (parent, name) = self.parent(path)?;
+        self.set_times_of(&parent, name, path, item)
+    }
+
+    fn set_times_of(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+        item: &Item,
+    ) -> Result<(), RestoreError> {
+        let failed = self.failed("set the times of", path);
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::utimensat(parent, name, &times(item), flags).map_err(&failed)?;
+        let raw = rustix::fs::statat(parent, name, flags).map_err(failed)?;
+        self.note_time(path, item, crate::sources::directory::stat(&raw).modified);
+        Ok(())
+    }
+
+    /// Excuses a time that was set, read back, and is rounded: this file system demonstrably does.
+    fn note_time(&self, path: &[u8], item: &Item, read_back: Timestamp) {
+        if is_rounded(item, read_back) {
+            self.excuse(path, |excuse| excuse.modified = Some(read_back));
         }
     }
 
@@ -327,11 +459,23 @@ impl Target {
     }
 
     fn set_attributes(&self, fd: impl AsFd, path: &[u8], item: &Item) -> Result<(), RestoreError> {
-        let failed = self.failed("set the attributes of", path);
         // Before the mode: changing the owner takes set-user-id bits away.
         self.set_owner_and_attributes(&fd, path, item)?;
+        self.set_mode_and_times(fd, path, item)
+    }
+
+    fn set_mode_and_times(
+        &self,
+        fd: impl AsFd,
+        path: &[u8],
+        item: &Item,
+    ) -> Result<(), RestoreError> {
+        let failed = self.failed("set the attributes of", path);
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(item.mode)).map_err(&failed)?;
-        rustix::fs::futimens(&fd, &times(item)).map_err(failed)
+        rustix::fs::futimens(&fd, &times(item)).map_err(&failed)?;
+        let raw = rustix::fs::fstat(&fd).map_err(failed)?;
+        self.note_time(path, item, crate::sources::directory::stat(&raw).modified);
+        Ok(())
     }
 
     fn set_owner_and_attributes(
@@ -398,38 +542,134 @@ impl Target {
                 Err(error) => return Err(failed(error)),
             }
         }
-        rustix::fs::utimensat(parent, name, &times(item), flags).map_err(failed)
+        self.set_times_of(parent, name, path, item)
     }
 
     /// Gives a temporary file its name. Unless the plan approved a replacement, something that
     /// appeared there since stays.
     fn rename(&self, path: &[u8], temporary: &[u8], replace: bool) -> Result<(), RestoreError> {
-        let failed = self.failed("rename", path);
         let (parent, name) = self.parent(path)?;
         if replace {
             self.check_kept(&parent, name, path)?;
-            // An empty directory gives way to a file only when it is removed first.
-            match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOTDIR | Errno::NOENT) => {}
-                Err(error) => return Err(failed(error)),
-            }
-            rustix::fs::renameat(&parent, temporary, &parent, name).map_err(failed)?;
-            self.ended(path, temporary);
-            return Ok(());
+            return self.exchange(&parent, name, temporary, path);
         }
+        self.rename_to_free_name(&parent, name, temporary, path)
+    }
+
+    /// Puts a temporary file in the place of what was just checked. Between that check and the
+    /// rename somebody may have written: so the two change places, what was there is looked at
+    /// again where nobody knows its name, and goes back if it is not what the safety file holds.
+    fn exchange(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        temporary: &[u8],
+        path: &[u8],
+    ) -> Result<(), RestoreError> {
+        let failed = self.failed("rename", path);
+        let change_places =
+            || rustix::fs::renameat_with(parent, temporary, parent, name, RenameFlags::EXCHANGE);
+        match change_places() {
+            Ok(()) => {}
+            // Gone by now: nothing is lost.
+            Err(Errno::NOENT) => return self.rename_to_free_name(parent, name, temporary, path),
+            // A file system that cannot: in two steps.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::XDEV) => {
+                self.take_away(parent, name, path)?;
+                return self.rename_to_free_name(parent, name, temporary, path);
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        // From here on the temporary name is the other's: an error must not take it away.
+        self.ended(path, temporary);
+        match self.remove_kept(parent, temporary, path) {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                change_places().map_err(|source| RestoreError::Displaced {
+                    path: place(&self.to, path),
+                    now: place(&self.to, &sibling(path, temporary)),
+                    source: source.into(),
+                })?;
+                self.begin(path, temporary);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Removes what stands at a path, if it is in the safety file or an empty directory. It gets a
+    /// name that nobody knows first, so that nothing is removed that was not looked at.
+    fn take_away(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), RestoreError> {
+        let aside = [&self.temporary_name(path)[..], b"-aside"].concat();
         let flags = RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(&parent, temporary, &parent, name, flags) {
+        let back = match rustix::fs::renameat_with(parent, name, parent, &aside[..], flags) {
+            Ok(()) => flags,
+            Err(Errno::NOENT) => return Ok(()),
+            // Layers that cannot rename a directory of a lower one can remove it if it is empty.
+            Err(Errno::XDEV) => {
+                return rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+                    .map_err(|_| self.changed(path));
+            }
+            // That name is of this run alone.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                rustix::fs::renameat(parent, name, parent, &aside[..])
+                    .map_err(self.failed("rename", path))?;
+                RenameFlags::empty()
+            }
+            Err(error) => return Err(self.failed("rename", path)(error)),
+        };
+        self.remove_kept(parent, &aside, path).or_else(|refused| {
+            rustix::fs::renameat_with(parent, &aside[..], parent, name, back).map_err(
+                |source| RestoreError::Displaced {
+                    path: place(&self.to, path),
+                    now: place(&self.to, &sibling(path, &aside)),
+                    source: source.into(),
+                },
+            )?;
+            Err(refused)
+        })
+    }
+
+    /// Removes what was at `path` and has another name now, unless it is not what was checked.
+    fn remove_kept(&self, parent: &OwnedFd, now: &[u8], path: &[u8]) -> Result<(), RestoreError> {
+        let failed = self.failed("remove", path);
+        let raw = rustix::fs::statat(parent, now, AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?;
+        if !self.is_kept(path, &raw, Kept::is_but_moved) {
+            return Err(self.changed(path));
+        }
+        let flags = match FileType::from_raw_mode(raw.st_mode) {
+            FileType::Directory => AtFlags::REMOVEDIR,
+            _ => AtFlags::empty(),
+        };
+        match rustix::fs::unlinkat(parent, now, flags) {
+            Ok(()) => Ok(()),
+            // Filled since it was found empty.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(self.changed(path)),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Gives a temporary file its name, where nothing may stand.
+    fn rename_to_free_name(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        temporary: &[u8],
+        path: &[u8],
+    ) -> Result<(), RestoreError> {
+        let failed = self.failed("rename", path);
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(parent, temporary, parent, name, flags) {
             Ok(()) => {
                 self.ended(path, temporary);
                 Ok(())
             }
-            Err(Errno::EXIST) => Err(RestoreError::TargetChanged { path: place(&self.to, path) }),
+            Err(Errno::EXIST) => Err(self.changed(path)),
             // A file system that cannot: look first.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                if rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-                    return Err(RestoreError::TargetChanged { path: place(&self.to, path) });
+                if rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                    return Err(self.changed(path));
                 }
-                rustix::fs::renameat(&parent, temporary, &parent, name).map_err(failed)?;
+                rustix::fs::renameat(parent, temporary, parent, name).map_err(failed)?;
                 self.ended(path, temporary);
                 Ok(())
             }
@@ -487,6 +727,14 @@ impl Drop for Target {
     }
 }
 
+/// The path of another name in the same directory.
+fn sibling(path: &[u8], name: &[u8]) -> Vec<u8> {
+    match split(path).0 {
+        b"" => name.to_vec(),
+        parent => [parent, b"/", name].concat(),
+    }
+}
+
 fn times(item: &Item) -> Timestamps {
     let modified = Timespec { tv_sec: item.modified.seconds, tv_nsec: item.modified.nanos.into() };
     // The time of last reading was not kept: it is set to the same.
@@ -528,5 +776,184 @@ mod tests {
         drop(target);
         assert_eq!(std::fs::read(temp.path().join("file")).unwrap(), b"written meanwhile");
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    /// A target that holds `file` with "kept", which is in the safety file, and the restored one
+    /// under its temporary name.
+    struct Scene {
+        temp: tempfile::TempDir,
+        target: Target,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            std::fs::write(temp.path().join("file"), "kept").unwrap();
+            let mut target =
+                Target::open(temp.path(), Rights { owners: false }, &SystemRandom).unwrap();
+            let raw = rustix::fs::statat(target.root.fd(), "file", AtFlags::SYMLINK_NOFOLLOW);
+            let kept = Kept::of(&crate::sources::directory::stat(&raw.unwrap()));
+            target.keep(HashMap::from([(b"file".to_vec(), kept)]));
+            std::io::Write::write_all(&mut target.begin_file(b"file", 0).unwrap(), b"restored")
+                .unwrap();
+            Self { temp, target }
+        }
+
+        fn file(&self) -> PathBuf {
+            self.temp.path().join("file")
+        }
+
+        /// The second half of a replacement, after the check was passed.
+        fn exchange(&self) -> Result<(), RestoreError> {
+            let (parent, name) = self.target.parent(b"file").unwrap();
+            self.target.exchange(&parent, name, &self.target.temporary_name(b"file"), b"file")
+        }
+
+        fn take_away(&self) -> Result<(), RestoreError> {
+            let (parent, name) = self.target.parent(b"file").unwrap();
+            self.target.take_away(&parent, name, b"file")
+        }
+
+        /// Names in the directory once the restore has ended.
+        fn left(self) -> Vec<String> {
+            drop(self.target);
+            let entries = std::fs::read_dir(self.temp.path()).unwrap();
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+        }
+    }
+
+    /// What somebody does between the check and the rename.
+    type Injected = (&'static str, fn(&Path));
+
+    fn injected() -> Vec<Injected> {
+        vec![
+            ("another length", |file| std::fs::write(file, "written").unwrap()),
+            ("the same length", |file| {
+                std::fs::write(file, "tpek").unwrap();
+                // As a clock that has gone on sets it.
+                let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+                std::fs::File::open(file).unwrap().set_modified(later).unwrap();
+            }),
+            ("another file", |file| {
+                std::fs::write(file.with_extension("new"), "kept").unwrap();
+                std::fs::rename(file.with_extension("new"), file).unwrap();
+            }),
+            ("a link", |file| {
+                std::fs::remove_file(file).unwrap();
+                std::os::unix::fs::symlink("elsewhere", file).unwrap();
+            }),
+            ("a directory with contents", |file| {
+                std::fs::remove_file(file).unwrap();
+                std::fs::create_dir(file).unwrap();
+                std::fs::write(file.join("precious"), "x").unwrap();
+            }),
+        ]
+    }
+
+    #[test]
+    fn invariant_p1_what_changes_between_check_and_rename_is_not_lost() {
+        for (what, inject) in injected() {
+            for in_one_step in [true, false] {
+                let scene = Scene::new();
+                inject(&scene.file());
+                let describe = || {
+                    let meta = std::fs::symlink_metadata(scene.file()).unwrap();
+                    let read = std::fs::read(scene.file()).ok();
+                    (std::os::unix::fs::MetadataExt::ino(&meta), meta.modified().unwrap(), read)
+                };
+                let before = describe();
+                let done = if in_one_step { scene.exchange() } else { scene.take_away() };
+                let changed = matches!(done, Err(RestoreError::TargetChanged { .. }));
+                assert!(changed, "{what}, {in_one_step}: {done:?}");
+                assert_eq!(describe(), before, "{what}, {in_one_step}");
+                assert_eq!(scene.left(), ["file"], "{what}, {in_one_step}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_did_not_change_is_replaced_and_what_is_gone_is_no_loss() {
+        for gone in [false, true] {
+            let scene = Scene::new();
+            if gone {
+                std::fs::remove_file(scene.file()).unwrap();
+            }
+            scene.exchange().unwrap();
+            assert_eq!(std::fs::read(scene.file()).unwrap(), b"restored");
+            assert_eq!(scene.left(), ["file"]);
+        }
+        let scene = Scene::new();
+        scene.take_away().unwrap();
+        assert!(scene.left().is_empty());
+    }
+
+    #[test]
+    fn only_a_directory_is_replaced_without_a_safety_copy() {
+        let mut scene = Scene::new();
+        scene.target.keep(HashMap::new());
+        let temporary = scene.target.temporary_name(b"file");
+        let refused = scene.target.rename(b"file", &temporary, true);
+        assert!(matches!(refused, Err(RestoreError::TargetChanged { .. })), "{refused:?}");
+        assert_eq!(std::fs::read(scene.file()).unwrap(), b"kept");
+        std::fs::remove_file(scene.file()).unwrap();
+        std::fs::create_dir(scene.file()).unwrap();
+        scene.target.rename(b"file", &temporary, true).unwrap();
+        assert_eq!(std::fs::read(scene.file()).unwrap(), b"restored");
+        assert_eq!(scene.left(), ["file"]);
+    }
+
+    #[test]
+    fn a_time_is_excused_only_if_what_was_set_came_back_rounded() {
+        let seconds = |seconds: i64, nanoseconds: u32| Timestamp { seconds, nanoseconds };
+        let item = Item {
+            key: bundle::ItemKey { source: "directory".to_owned(), path: b"file".to_vec() },
+            kind: ItemKind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            modified: bundle::FileTime { seconds: 1_000_000_001, nanos: 987_654_321 },
+            link_target: Vec::new(),
+            hard_link: None,
+            xattrs: Vec::new(),
+            size: 0,
+            content: Vec::new(),
+        };
+        for (read_back, excused) in [
+            (seconds(1_000_000_001, 987_654_300), true),
+            (seconds(1_000_000_001, 987_654_000), true),
+            (seconds(1_000_000_001, 987_000_000), true),
+            (seconds(1_000_000_001, 0), true),
+            (seconds(1_000_000_002, 0), true),
+            (seconds(1_000_000_000, 0), true),
+            // Exact needs no excuse; a time that is no step, or too far, is no rounding.
+            (seconds(1_000_000_001, 987_654_321), false),
+            (seconds(1_000_000_001, 500_000_001), false),
+            (seconds(1_000_000_003, 0), false),
+            (seconds(1_000_000_004, 0), false),
+            (seconds(999_999_998, 0), false),
+            (seconds(315_532_800, 0), false),
+        ] {
+            let scene = Scene::new();
+            scene.target.note_time(b"file", &item, read_back);
+            let excuse = Excuse { modified: Some(read_back), ..Excuse::default() };
+            let expected = excused.then_some(excuse);
+            let found = scene.target.excuses().remove(&b"file"[..]);
+            assert_eq!(found, expected, "{read_back:?}");
+        }
+        // Another name of the file has the same time.
+        let scene = Scene::new();
+        let random = &SystemRandom;
+        let (kek, signing) = (bundle::Kek::generate(random), bundle::SigningKey::generate(random));
+        let now = proto_types::LogTime::ZERO;
+        let keyring = Keyring::create(1, &kek, &signing, now, random);
+        scene.target.note_time(b"file", &item, seconds(1_000_000_000, 0));
+        scene.target.hard_link(b"file", b"other", &item, &keyring, false).unwrap();
+        let excuses = scene.target.excuses();
+        assert_eq!(excuses.get(&b"other"[..]), excuses.get(&b"file"[..]));
+        assert_eq!(excuses.len(), 2);
+        // What is set on a file system that does not round is read back exact.
+        let scene = Scene::new();
+        scene.target.set_times(b"file", &item).unwrap();
+        assert!(scene.target.excuses().is_empty());
     }
 }

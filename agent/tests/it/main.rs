@@ -8,4 +8,5 @@ mod local;
 mod restore;
 mod story;
 mod tree;
+mod unprivileged;
 mod upload;

@@ -500,3 +500,84 @@ async fn inspect_verifies_shows_and_compares() {
     let error = error.unwrap_err();
     assert!(matches!(error.code(), Code::Damaged | Code::BadSignature), "{error} {id:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_gives_the_target_itself_its_mode_and_times() {
+    let mut story = Story::begin().await;
+    let source = story.source();
+    tree::write(&source, "file", b"x");
+    tree::mode(&source, ".", 0o750);
+    tree::times(&source, ".", 1_000_000_000, 0);
+    story.backup().await;
+    let point = story.open(1).await;
+    let root = |plan: &agent::restore::RestorePlan| plan.items[0].clone();
+
+    // Not there, and there but empty, as `mkdir` leaves it.
+    story.restore(1, &story.path("new")).await;
+    tree::assert_equal(&source, &story.path("new"));
+    let empty = story.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    tree::mode(&empty, ".", 0o755);
+    let planned = root(&plan(&point, &options(&empty)).await);
+    assert_eq!((planned.action, planned.reason), (Action::Adjust, Reason::AttributesDiffer));
+    assert_eq!(planned.changes[0], "mode 0755 -> 0750");
+    assert!(planned.changes[1].ends_with(" -> 2001-09-09T01:46:40Z"), "{planned:?}");
+    story.restore(1, &empty).await;
+    tree::assert_equal(&source, &empty);
+
+    // Somebody's: only where it was asked for.
+    let theirs = story.path("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    tree::write(&theirs, "other", b"theirs");
+    tree::mode(&theirs, ".", 0o755);
+    let before = tree::describe(&theirs);
+    let error = restore(&point, &options(&theirs)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Conflict, "{error}");
+    assert_eq!(tree::describe(&theirs), before);
+    let skip = policy(&options(&theirs), ConflictPolicy::Skip);
+    restore(&point, &skip).await.unwrap();
+    assert_eq!(tree_mode(&theirs, "."), 0o755);
+    let overwrite = policy(&options(&theirs), ConflictPolicy::Overwrite);
+    restore(&point, &overwrite).await.unwrap();
+    let line = |root: &Path| tree::describe(root)[Path::new("")].clone();
+    assert_eq!(line(&theirs), line(&source));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_plan_says_which_attributes_differ() {
+    let story = rich().await;
+    let to = story.path("to");
+    story.restore(1, &to).await;
+    tree::mode(&to, "conf/zero", 0o600);
+    tree::times(&to, "conf", 1_000_000_060, 0);
+    let attributes = xattr::set(to.join("empty"), "user.new", b"value").is_ok();
+    let plan = plan(&story.open(1).await, &options(&to)).await;
+    let of = |path: &str| plan.items.iter().find(|item| item.path == path.as_bytes()).unwrap();
+    let (zero, conf) = (of("conf/zero"), of("conf"));
+    assert_eq!(
+        (zero.action, &zero.changes[..]),
+        (Action::Conflict, &["mode 0600 -> 4755".to_owned()][..])
+    );
+    assert_eq!((conf.action, conf.changes.len()), (Action::Adjust, 1));
+    let modified = "modified 2001-09-09T01:47:40Z -> 2001-09-09T01:46:40";
+    assert!(conf.changes[0].starts_with(modified), "{conf:?}");
+    if attributes {
+        assert_eq!(of("empty").changes, ["extended attribute user.new is removed"]);
+    }
+    assert!(of("big").changes.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_sets_the_attributes_of_all_names_of_a_file() {
+    let story = rich().await;
+    let to = story.path("to");
+    story.restore(1, &to).await;
+    // One file with three names: setting its attributes under the first moves its times.
+    tree::mode(&to, "hard", 0o600);
+    tree::times(&to, "hard", 1, 1);
+    let point = story.open(1).await;
+    let overwrite = policy(&options(&to), ConflictPolicy::Overwrite);
+    let report = restore(&point, &overwrite).await.unwrap();
+    assert_eq!(report.totals.overwrite, 3);
+    tree::assert_equal(&story.source(), &to);
+}

@@ -160,7 +160,10 @@ pub(super) fn agent(
 
 fn write(path: &Path, config: &impl Serialize) -> Result<PathBuf> {
     let text = toml::to_string(config).map_err(|error| {
-        CliError::new(Code::Internal, format!("{} cannot be put as TOML: {error}", path.display()))
+        CliError::new(
+            Code::Internal,
+            format!("{} cannot be put as TOML: {error}", agent::shown::path(path)),
+        )
     })?;
     if let Some(parent) = path.parent() {
         crate::private_file::make_directory(parent)?;

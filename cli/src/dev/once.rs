@@ -35,7 +35,7 @@ impl Once {
     /// When one is in the way of another, or OUT is not empty.
     pub(super) fn check(source: &Path, out: &Path, data: &Path) -> Result<Self> {
         if !source.is_dir() {
-            return Err(CliError::usage(format!("{} is no directory", source.display()))
+            return Err(CliError::usage(format!("{} is no directory", agent::shown::path(source)))
                 .with_remedy("give --source a directory to back up"));
         }
         let source = source.canonicalize().map_err(|error| CliError::io("find", source, &error))?;
@@ -45,7 +45,7 @@ impl Once {
             if path.starts_with(&source) {
                 return Err(CliError::usage(format!(
                     "{name} {} lies inside the source, which is never changed",
-                    path.display()
+                    agent::shown::path(path)
                 ))
                 .with_remedy("give a directory elsewhere"));
             }
@@ -54,7 +54,7 @@ impl Once {
             if *path == data || (name == "--source" && path.starts_with(&data)) {
                 return Err(CliError::usage(format!(
                     "{name} {} lies inside --data, which this fleet owns",
-                    path.display()
+                    agent::shown::path(path)
                 ))
                 .with_remedy("give a directory elsewhere"));
             }
@@ -63,7 +63,7 @@ impl Once {
         if !is_empty || (out.exists() && !out.is_dir()) {
             return Err(CliError::new(
                 Code::Conflict,
-                format!("{} is not an empty directory", out.display()),
+                format!("{} is not an empty directory", agent::shown::path(&out)),
             )
             .with_remedy("give --restore-to a directory that is empty or absent"));
         }
@@ -164,7 +164,7 @@ impl Story<'_> {
         }
         let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(change)?;
         file.write_all(b"\nchanged by the story\n").map_err(change)?;
-        self.narrator.say(&format!("one file is changed: {}", name.display()))
+        self.narrator.say(&format!("one file is changed: {}", agent::shown::path(&name)))
     }
 
     /// The second backup.
@@ -194,7 +194,7 @@ impl Story<'_> {
         self.narrator.say(&format!(
             "the cluster as it was at {} is restored to {} and equals the original byte for byte",
             first.committed,
-            out.display()
+            agent::shown::path(out)
         ))
     }
 
@@ -219,8 +219,8 @@ impl Story<'_> {
         require_equal(original, &job.out)?;
         self.narrator.say(&format!(
             "{} was never changed, and {} equals it",
-            job.source.display(),
-            job.out.display()
+            agent::shown::path(&job.source),
+            agent::shown::path(&job.out)
         ))
     }
 }

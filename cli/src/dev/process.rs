@@ -69,7 +69,7 @@ impl Server {
                 Code::Unavailable,
                 format!("{} ended by itself ({status}): {}", self.name, last_line(&self.log)),
             )
-            .with_remedy(format!("its log is {}", self.log.display()))),
+            .with_remedy(format!("its log is {}", agent::shown::path(&self.log)))),
             Err(error) => Err(CliError::io("watch", &self.log, &error)),
         }
     }

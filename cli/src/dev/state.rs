@@ -167,8 +167,11 @@ fn read(path: &Path) -> Result<Option<Saved>> {
     }
     let text = std::fs::read(path).map_err(|error| CliError::io("read", path, &error))?;
     let unusable = |why: String| {
-        CliError::new(Code::InvalidConfig, format!("{} cannot be used: {why}", path.display()))
-            .with_remedy("give another --data directory, or remove this one")
+        CliError::new(
+            Code::InvalidConfig,
+            format!("{} cannot be used: {why}", agent::shown::path(path)),
+        )
+        .with_remedy("give another --data directory, or remove this one")
     };
     let saved: Saved =
         serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))?;
@@ -193,7 +196,7 @@ fn refuse_foreign(root: &Path) -> Result<()> {
             Code::AlreadyExists,
             format!(
                 "{} holds {} and no trial fleet: it is not taken over",
-                root.display(),
+                agent::shown::path(root),
                 name.to_string_lossy()
             ),
         )
@@ -213,7 +216,7 @@ fn lock(root: &Path) -> Result<File> {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(CliError::new(
             Code::Busy,
-            format!("another `strongroom dev` runs in {}", root.display()),
+            format!("another `strongroom dev` runs in {}", agent::shown::path(root)),
         )
         .with_remedy("stop that one, or give another --data directory")),
         Err(std::fs::TryLockError::Error(error)) => Err(CliError::io("lock", &path, &error)),

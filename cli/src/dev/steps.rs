@@ -89,8 +89,9 @@ impl Story<'_> {
         let path = self.state.path("operator").join(RECOVERY_PUB);
         let text =
             std::fs::read_to_string(&path).map_err(|error| CliError::io("read", &path, &error))?;
-        RecoveryPublic::from_text(&text)
-            .map_err(|error| CliError::new(error.code(), format!("{}: {error}", path.display())))
+        RecoveryPublic::from_text(&text).map_err(|error| {
+            CliError::new(error.code(), format!("{}: {error}", agent::shown::path(&path)))
+        })
     }
 
     /// A name for the next cluster that no cluster of this fleet has had.
@@ -297,7 +298,7 @@ pub(super) fn require_equal(expected: &Tree, found: &Path) -> Result<()> {
         Code::NotEqual,
         format!(
             "{} is not equal to what was backed up, in {} places: {}",
-            found.display(),
+            agent::shown::path(found),
             differences.len(),
             first.join("; ")
         ),

@@ -94,7 +94,7 @@ impl<'a> Story<'a> {
             let remedy = format!(
                 "the story stopped at {:?}; the logs of all processes are in {}",
                 self.narrator.step(),
-                self.state.path("logs").display()
+                agent::shown::path(self.state.path("logs"))
             );
             error.during(self.narrator.step()).and_remedy(&remedy)
         })

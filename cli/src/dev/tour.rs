@@ -190,9 +190,9 @@ impl Story<'_> {
         }
         text.push_str(&format!(
             "  agent          {}\n\nfiles\n  state          {}\n  logs           {}\n\ntry\n",
-            self.cluster.socket.display(),
-            self.state.root().display(),
-            self.state.path("logs").display(),
+            agent::shown::path(&self.cluster.socket),
+            agent::shown::path(self.state.root()),
+            agent::shown::path(self.state.path("logs")),
         ));
         for words in self.commands() {
             let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();

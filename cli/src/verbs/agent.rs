@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use agent::shown;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -65,8 +66,8 @@ fn init(arguments: &InitArgs, context: &Context) -> Result<()> {
             "made         {} (opens this cluster's backups: keep a copy outside the cluster)\n\
              made         {}\nfingerprint  {}\n\nregister the cluster with\n  \
              strongroom cluster register NAME --signing-key {}\n",
-            view.kek.display(),
-            view.signing_key.display(),
+            shown::path(&view.kek),
+            shown::path(&view.signing_key),
             view.signing_key_fingerprint,
             view.signing_public_key
         )

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use agent::export::write_export;
 use agent::point_store::PointSelector;
+use agent::shown;
 use clap::{Args, Subcommand};
 use proto::v1;
 use proto::v1::ReadPurpose;
@@ -20,8 +21,6 @@ use crate::error::Result;
 use crate::operator;
 use crate::progress;
 use crate::views::{PointView, point_rows};
-
-pub(crate) use inspect::plain;
 
 /// Verbs about recovery points.
 #[derive(Debug, Subcommand)]
@@ -136,7 +135,7 @@ async fn export(arguments: &ExportArgs, context: &Context) -> Result<()> {
             "exported {} to {} ({}, {} bundles, read back and verified)\n\
              restore it without any coordinator with `strongroom restore --from FILE`\n",
             view.point,
-            view.file.display(),
+            shown::path(&view.file),
             ByteCount::new(view.bytes),
             view.bundles
         )

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent::heads::KnownHeads;
+use agent::shown::plain;
 use clap::{Args, Subcommand};
 use proto::v1;
 use proto::v1::fleet_client::FleetClient;
@@ -91,7 +92,9 @@ async fn register(arguments: RegisterArgs, context: &Context) -> Result<()> {
     context.screen.show(&view, |view| {
         format!(
             "registered   {}\ncluster id   {}\nsigning key  {}\n",
-            view.name, view.cluster_id, view.signing_key_fingerprint
+            plain(&view.name),
+            view.cluster_id,
+            view.signing_key_fingerprint
         )
     })
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use agent::shown;
 use bundle::RecoverySecret;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -64,8 +65,8 @@ fn init(arguments: &InitArgs, context: &Context) -> Result<()> {
              Keep {RECOVERY_KEY} offline and in more than one place: it opens every backup of the \
              fleet,\nand without it a lost cluster's backups stay closed. Coordinators and agents \
              get only {RECOVERY_PUB}.\n",
-            view.recovery_key.display(),
-            view.recovery_pub.display(),
+            shown::path(&view.recovery_key),
+            shown::path(&view.recovery_pub),
             view.fingerprint
         )
     })

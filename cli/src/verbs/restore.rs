@@ -1,25 +1,30 @@
 //! `strongroom restore`: brings back a recovery point, whole or in part, from the fleet or from an
 //! exported file. The plan is made and shown before anything is touched (invariant P1).
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use agent::OpenedPoint;
 use agent::patterns::Patterns;
-use agent::point_store::{PointSelector, ProofInfo};
+use agent::point_store::{PointInfo, PointSelector, ProofInfo};
 use agent::restore::{
-    self, Action, ConflictPolicy, ItemDiff, PlannedItem, RestoreOptions, RestorePlan, RestoreReport,
+    self, Action, ConflictPolicy, ItemDiff, PlannedItem, Reason, RestoreOptions, RestorePlan,
+    RestoreReport,
 };
+use agent::shown::{self, plain};
 use bundle::{Proof, ProofState};
 use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
 use proto::v1::ReadPurpose;
 use proto_types::{ByteCount, LogTime, PointName, Sequence};
 use serde::Serialize;
 
-use super::backup::plain;
 use super::opening::{Found, KeyArgs, TrustView, in_file, in_fleet};
 use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::output::count;
+use crate::views::times_apart;
 use crate::{progress, when};
 
 /// A plan's lines are printed up to this many; `--dry-run` prints all.
@@ -91,6 +96,8 @@ impl From<OnConflict> for ConflictPolicy {
 struct RestoreView<'a> {
     point: String,
     committed: String,
+    /// By the agent's clock, which signed it.
+    taken: String,
     to: &'a PathBuf,
     /// Whether anything was, or would have been, written.
     changed: bool,
@@ -200,6 +207,7 @@ async fn restore(
     let view = RestoreView {
         point: format!("{}@{}", opened.info().cluster_name, opened.info().sequence),
         committed: when::rfc3339(opened.info().committed_ms),
+        taken: when::rfc3339(opened.info().taken_ms),
         to: &arguments.to,
         changed: report.is_some() && !plan.changes_nothing(),
         trust,
@@ -212,19 +220,29 @@ async fn restore(
 }
 
 fn describe_point(opened: &OpenedPoint, context: &Context) -> String {
-    let info = opened.info();
-    let zone = context.now.time_zone();
+    let (zone, now) = (context.now.time_zone(), context.log_now());
+    let head = point_head(opened.info(), opened.is_safety_file(), zone, now);
+    let not_proved = not_proved(opened).into_iter().map(|proof| {
+        let (source, reason) = (plain(&proof.source), plain(&proof.reason));
+        format!("  source {source} is {}: {reason}\n", proof.state)
+    });
+    head + &not_proved.collect::<String>()
+}
+
+/// Which point it is and of when.
+fn point_head(info: &PointInfo, safety_file: bool, zone: &TimeZone, now: LogTime) -> String {
     let mut text = format!(
-        "point {}@{}, committed {} ({} ago), {}\n",
-        info.cluster_name,
+        "point {}@{}, committed {} ({} ago), taken {} by the agent's clock, {}\n",
+        plain(&info.cluster_name),
         info.sequence,
         when::local(info.committed_ms, zone),
-        when::age(info.committed_ms, LogTime::max(context.log_now(), info.committed_ms)),
+        when::age(info.committed_ms, LogTime::max(now, info.committed_ms)),
+        when::local(info.taken_ms, zone),
         count(info.items, "item")
     );
-    for proof in not_proved(opened) {
-        let (source, reason) = (plain(&proof.source), plain(&proof.reason));
-        text.push_str(&format!("  source {source} is {}: {reason}\n", proof.state));
+    // A safety file has the committed time of the point that was restored.
+    if let Some(warning) = times_apart(info.taken_ms, info.committed_ms).filter(|_| !safety_file) {
+        text.push_str(&format!("  warning: {warning}\n"));
     }
     text
 }
@@ -250,19 +268,24 @@ fn plan_lines(plan: &RestorePlan, all: bool) -> String {
         plan.items.iter().filter(|item| item.action != Action::Unchanged).collect();
     lines.sort_by_key(|item| std::cmp::Reverse(item.action == Action::Conflict));
     if !all {
-        // What is only created needs no line each; the sums say how much it is.
-        lines.retain(|item| item.action != Action::Create && item.action != Action::Adjust);
+        // What is only created needs no line each, nor do the times of directories; the sums say
+        // how many they are. The target itself was somebody's before.
+        lines.retain(|item| match item.action {
+            Action::Create => false,
+            Action::Adjust => item.path.is_empty(),
+            _ => true,
+        });
     }
     let mut text = String::from("plan\n");
     for item in lines.iter().take(limit) {
         let path = match item.path.as_slice() {
             b"" => ".".to_owned(),
-            path => plain(&String::from_utf8_lossy(path)),
+            path => shown::path(OsStr::from_bytes(path)),
         };
         text.push_str(&format!(
             "  {:<9} {path} ({})\n",
             action_word(item.action),
-            item.reason.as_str()
+            why(item.action, item.reason, &item.changes)
         ));
     }
     if lines.len() > limit {
@@ -270,16 +293,29 @@ fn plan_lines(plan: &RestorePlan, all: bool) -> String {
     }
     let totals = &plan.totals;
     text.push_str(&format!(
-        "  {} to create, {} to overwrite, {} already equal, {} skipped, {} in conflict; {} to \
-         write\n",
+        "  {} to create, {} to overwrite, {} to adjust, {} already equal, {} skipped, {} in \
+         conflict; {} to write\n",
         totals.create,
         totals.overwrite,
-        totals.unchanged + totals.adjust,
+        totals.adjust,
+        totals.unchanged,
         totals.skip,
         totals.conflict,
         ByteCount::new(totals.bytes)
     ));
     text
+}
+
+/// Why something is done, and where only attributes are concerned, what is done.
+fn why(action: Action, reason: Reason, changes: &[String]) -> String {
+    if changes.is_empty() || reason != Reason::AttributesDiffer {
+        return reason.as_str().to_owned();
+    }
+    let changes = plain(&changes.join(", "));
+    match action {
+        Action::Adjust => changes,
+        _ => format!("{}: {changes}", reason.as_str()),
+    }
 }
 
 const fn action_word(action: Action) -> &'static str {
@@ -306,39 +342,137 @@ impl RestoreView<'_> {
                 text.extend(lines.lines().map(|line| format!("  {}\n", plain(line))));
             }
         }
-        let Some(report) = &self.report else {
-            text.push_str("nothing was changed, as was asked\n");
-            return text;
-        };
-        if let Some(file) = &report.safety_file {
-            text.push_str(&format!(
-                "what was overwritten is kept, sealed, in {}\n",
-                file.display()
-            ));
-        }
-        text.push_str(&format!(
-            "restored {} to {}: {} written, {} compared, all equal\n",
-            self.point,
-            self.to.display(),
-            ByteCount::new(report.bytes_written),
-            count(report.compared, "item")
-        ));
-        if !report.owners {
-            text.push_str("owners were left as they are: only root may set them\n");
-        }
-        for item in &report.not_set {
-            text.push_str(&format!(
-                "could not be set here: {} of {}\n",
-                item.what,
-                plain(&item.path)
-            ));
-        }
-        if report.attributes_not_set > 0 {
-            text.push_str(&format!(
-                "{} extended attributes could not be set here\n",
-                report.attributes_not_set
-            ));
+        match &self.report {
+            Some(report) => text.push_str(&report_lines(&self.point, self.to, report)),
+            None => text.push_str("nothing was changed, as was asked\n"),
         }
         text
+    }
+}
+
+/// What a restore did.
+fn report_lines(point: &str, to: &Path, report: &RestoreReport) -> String {
+    let mut text = String::new();
+    if let Some(file) = &report.safety_file {
+        text.push_str(&format!("what was overwritten is kept, sealed, in {}\n", shown::path(file)));
+    }
+    text.push_str(&format!(
+        "restored {} to {}: {} written, {} compared, all equal\n",
+        plain(point),
+        shown::path(to),
+        ByteCount::new(report.bytes_written),
+        count(report.compared, "item")
+    ));
+    if !report.owners {
+        text.push_str("owners were left as they are: only root may set them\n");
+    }
+    for item in &report.not_set {
+        text.push_str(&format!("could not be set here: {} of {}\n", item.what, plain(&item.path)));
+    }
+    if report.times_rounded > 0 {
+        text.push_str(&format!(
+            "{} rounded by the file system there, as reading them back showed\n",
+            match report.times_rounded {
+                1 => "1 modification time was".to_owned(),
+                number => format!("{number} modification times were"),
+            }
+        ));
+    }
+    if report.attributes_not_set > 0 {
+        text.push_str(&format!(
+            "{} extended attributes could not be set here\n",
+            report.attributes_not_set
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proto_types::{BundleId, ClusterId, Epoch, FleetId};
+
+    use super::*;
+
+    #[test]
+    fn a_plan_says_when_its_point_was_taken_and_warns_of_clocks_apart() {
+        let info = |taken_ms| PointInfo {
+            fleet: FleetId::from_bytes([1; 16]),
+            cluster: ClusterId::from_bytes([2; 16]),
+            cluster_name: "harbour".to_owned(),
+            sequence: Sequence::new(7),
+            manifest: BundleId::ZERO,
+            base: None,
+            key_bundle: BundleId::ZERO,
+            wraps: BundleId::ZERO,
+            committed_ms: LogTime::from_millis(1_795_269_930_125),
+            taken_ms: LogTime::from_millis(taken_ms),
+            epoch: Epoch::new(1),
+            lineage: 1,
+            items: 2,
+            logical_bytes: 3,
+            added_bytes: 4,
+            statement: None,
+            proofs: Vec::new(),
+            bundles: Vec::new(),
+        };
+        let now = LogTime::from_millis(1_795_269_990_125);
+        let head = |taken_ms, safety| point_head(&info(taken_ms), safety, &TimeZone::UTC, now);
+        assert_eq!(
+            head(1_795_269_925_000, false),
+            "point harbour@7, committed 2026-11-21 14:05:30 (60s ago), taken 2026-11-21 14:05:25 \
+             by the agent's clock, 2 items\n"
+        );
+        let warning = "\n  warning: taken 3h after it was committed: ";
+        assert!(head(1_795_280_730_125, false).contains(warning));
+        assert!(!head(1_795_280_730_125, true).contains("warning"));
+    }
+
+    #[test]
+    fn paths_in_a_report_neither_drive_a_terminal_nor_add_lines() {
+        let evil = "a\u{1b}]0;title\u{7}\nrestored b@1 to /";
+        let shown = "a\\u{1b}]0;title\\u{7}\\nrestored b@1 to /";
+        let report = RestoreReport {
+            safety_file: Some(PathBuf::from(evil)),
+            not_set: vec![agent::restore::Unequal { path: evil.to_owned(), what: "owner" }],
+            owners: true,
+            times_rounded: 2,
+            ..RestoreReport::default()
+        };
+        let text = report_lines(evil, Path::new(evil), &report);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                &format!("what was overwritten is kept, sealed, in {shown}"),
+                &format!("restored {shown} to {shown}: 0 B written, 0 items compared, all equal"),
+                &format!("could not be set here: owner of {shown}"),
+                "2 modification times were rounded by the file system there, as reading them back \
+                 showed",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_plan_says_what_of_attributes_is_set() {
+        let changes =
+            ["mode 0755 -> 0700".to_owned(), "extended attribute user.\n is set".to_owned()];
+        for (action, reason, changes, said) in [
+            (
+                Action::Adjust,
+                Reason::AttributesDiffer,
+                &changes[..],
+                "mode 0755 -> 0700, extended attribute user.\\n is set",
+            ),
+            (
+                Action::Conflict,
+                Reason::AttributesDiffer,
+                &changes[..1],
+                "attributes differ: mode 0755 -> 0700",
+            ),
+            (Action::Adjust, Reason::AttributesDiffer, &[], "attributes differ"),
+            (Action::Skip, Reason::ParentInTheWay, &changes, "its directory is something else"),
+        ] {
+            assert_eq!(why(action, reason, changes), said);
+        }
     }
 }

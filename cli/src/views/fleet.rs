@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agent::shown::plain;
 use jiff::tz::TimeZone;
 use proto::v1;
 use proto_types::{KeyFingerprint, LogTime};
@@ -115,6 +116,45 @@ impl From<&v1::Finding> for FindingView {
             remedy: finding.remedy.clone(),
         }
     }
+}
+
+impl FindingView {
+    /// What it is of.
+    #[must_use]
+    pub fn of(&self) -> String {
+        match (&self.cluster, self.node_id) {
+            (Some(cluster), _) => format!("cluster {cluster}"),
+            (None, Some(node)) => format!("node {node}"),
+            (None, None) => "the fleet".to_owned(),
+        }
+    }
+
+    /// What tells it from all others.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.subject.as_str() {
+            "" => format!("{} of {}", self.kind, self.of()),
+            subject => format!("{} ({subject}) of {}", self.kind, self.of()),
+        }
+    }
+}
+
+/// Findings as a table; each row has what `finding clear` needs.
+#[must_use]
+pub fn finding_rows(findings: &[FindingView], zone: &TimeZone) -> String {
+    let mut rows = Rows::new(&["SEVERITY", "KIND", "OF", "SUBJECT", "SINCE", "WHAT", "HELP"]);
+    for finding in findings {
+        rows.push([
+            finding.severity.to_owned(),
+            finding.kind.clone(),
+            finding.of(),
+            Some(&finding.subject).filter(|s| !s.is_empty()).map_or("-", |s| s).to_owned(),
+            when::local(LogTime::from_millis(finding.since_ms), zone),
+            finding.message.clone(),
+            finding.remedy.clone(),
+        ]);
+    }
+    rows.render()
 }
 
 /// One coordinator.
@@ -308,13 +348,16 @@ impl StatusView {
         let leader = match self.leader_id {
             Some(leader) => {
                 let name = self.nodes.iter().find(|node| node.node_id == leader);
-                name.map_or_else(|| format!("node {leader}"), |node| node.name.clone())
+                name.map_or_else(|| format!("node {leader}"), |node| plain(&node.name))
             }
             None => "none: a majority of the coordinators must run".to_owned(),
         };
         let mut text = format!(
             "fleet        {} ({})\nleader       {leader}, term {}\nrecovery key {}\n",
-            self.fleet, self.fleet_id, self.term, self.recovery_key_fingerprint
+            plain(&self.fleet),
+            self.fleet_id,
+            self.term,
+            self.recovery_key_fingerprint
         );
         if self.stale {
             text.push_str("stale        not confirmed by a majority, as was asked\n");
@@ -417,18 +460,13 @@ impl StatusView {
         }
         let mut text = format!("{}\n", count(self.findings.len() as u64, "finding"));
         for finding in &self.findings {
-            let of = match (&finding.cluster, finding.node_id) {
-                (Some(cluster), _) => format!("cluster {cluster}"),
-                (None, Some(node)) => format!("node {node}"),
-                (None, None) => "the fleet".to_owned(),
-            };
             text.push_str(&format!(
-                "  {} {} of {of}, since {}: {}\n    help: {}\n",
+                "  {} {}, since {}: {}\n    help: {}\n",
                 finding.severity,
-                finding.kind,
+                plain(&finding.name()),
                 when::local(LogTime::from_millis(finding.since_ms), zone),
-                finding.message,
-                finding.remedy
+                plain(&finding.message),
+                plain(&finding.remedy)
             ));
         }
         text
@@ -464,6 +502,66 @@ mod tests {
         assert!(line.contains("harbour@7") && line.contains(" 2h "), "{text}");
         assert!(text.contains("leader       none"), "{text}");
         assert!(text.ends_with("no findings\n"), "{text}");
+    }
+
+    #[test]
+    fn findings_say_what_they_are_of() {
+        let mut of_cluster = v1::Finding {
+            kind: "source-unreadable".to_owned(),
+            cluster_name: "harbour".to_owned(),
+            subject: "conf".to_owned(),
+            message: "2 files cannot be read".to_owned(),
+            remedy: "look".to_owned(),
+            since_ms: 1_795_269_930_125,
+            ..v1::Finding::default()
+        };
+        of_cluster.set_severity(v1::Severity::Warning);
+        let of_node = v1::Finding { node_id: 2, cluster_name: String::new(), ..of_cluster.clone() };
+        let of_fleet = v1::Finding { subject: String::new(), node_id: 0, ..of_node.clone() };
+        let views: Vec<FindingView> =
+            [&of_cluster, &of_node, &of_fleet].map(FindingView::from).into();
+        assert_eq!(
+            views.iter().map(FindingView::name).collect::<Vec<_>>(),
+            [
+                "source-unreadable (conf) of cluster harbour",
+                "source-unreadable (conf) of node 2",
+                "source-unreadable of the fleet"
+            ]
+        );
+        let table = finding_rows(&views, &TimeZone::UTC);
+        let cells: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
+        let row = |at: usize| -> Vec<&str> {
+            cells[at].iter().copied().filter(|cell| !cell.is_empty()).collect()
+        };
+        let since = "2026-11-21 14:05:30";
+        let (kind, what) = ("source-unreadable", "2 files cannot be read");
+        let expected = ["warning", kind, "cluster harbour", "conf", since, what, "look"];
+        assert_eq!(row(1), expected, "{table}");
+        assert_eq!(row(3), ["warning", kind, "the fleet", "-", since, what, "look"], "{table}");
+    }
+
+    #[test]
+    fn what_a_fleet_says_adds_no_lines() {
+        let evil = "a\nno findings\u{1b}[2J".to_owned();
+        let finding = v1::Finding {
+            kind: evil.clone(),
+            subject: evil.clone(),
+            message: evil.clone(),
+            remedy: evil.clone(),
+            ..v1::Finding::default()
+        };
+        let node = v1::NodeStatus { node_id: 1, name: evil.clone(), ..v1::NodeStatus::default() };
+        let view = StatusView::from(&v1::GetStatusResponse {
+            fleet_name: evil.clone(),
+            leader_id: 1,
+            nodes: vec![node],
+            findings: vec![finding],
+            ..v1::GetStatusResponse::default()
+        });
+        let text = view.describe(&TimeZone::UTC, LogTime::ZERO);
+        assert!(!text.lines().any(|line| line.trim_start().starts_with("no findings")), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
     }
 
     #[test]

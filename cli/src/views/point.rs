@@ -1,6 +1,7 @@
 //! Recovery points as people and programs see them.
 
 use agent::point_store::{PointInfo, ProofInfo};
+use agent::shown::plain;
 use jiff::tz::TimeZone;
 use proto::v1;
 use proto_types::LogTime;
@@ -27,6 +28,8 @@ pub struct PointView {
     pub committed_ms: u64,
     /// When the agent looked, by its own clock, RFC 3339.
     pub taken: String,
+    /// The same in milliseconds since 1970.
+    pub taken_ms: u64,
     /// The agent's epoch.
     pub epoch: u64,
     /// Counts how often the chain of keys was begun anew.
@@ -55,6 +58,9 @@ pub struct PointView {
     pub wraps: Option<String>,
     /// Its place in the log; none of a point in a file.
     pub log_index: Option<u64>,
+    /// Whether it is what a restore overwrote: taken later than the point it has the times of.
+    #[serde(skip)]
+    pub safety_file: bool,
     /// All bundles that it needs; only where one point is shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bundles: Vec<BundleView>,
@@ -95,6 +101,7 @@ impl From<&v1::Point> for PointView {
             committed: time(point.committed_ms),
             committed_ms: point.committed_ms,
             taken: time(point.taken_ms),
+            taken_ms: point.taken_ms,
             epoch: point.epoch,
             lineage: point.lineage,
             proved: proofs.iter().all(|proof| proof.state == "proved"),
@@ -109,6 +116,7 @@ impl From<&v1::Point> for PointView {
             key_bundle: id(&point.key_bundle_id),
             wraps: id(&point.wraps_id),
             log_index: Some(point.log_index),
+            safety_file: false,
             bundles: point.bundles.iter().map(BundleView::from).collect(),
         }
     }
@@ -127,6 +135,7 @@ impl From<&PointInfo> for PointView {
             committed: when::rfc3339(info.committed_ms),
             committed_ms: info.committed_ms.as_millis(),
             taken: when::rfc3339(info.taken_ms),
+            taken_ms: info.taken_ms.as_millis(),
             epoch: info.epoch.get(),
             lineage: info.lineage,
             proved: proofs.iter().all(|proof| proof.state == "proved"),
@@ -141,6 +150,7 @@ impl From<&PointInfo> for PointView {
             key_bundle: Some(info.key_bundle.to_string()),
             wraps: Some(info.wraps.to_string()),
             log_index: None,
+            safety_file: false,
             bundles: info
                 .bundles
                 .iter()
@@ -215,10 +225,13 @@ impl PointView {
     /// All that is known of it, a line per fact.
     #[must_use]
     pub fn describe(&self, zone: &TimeZone) -> String {
-        let committed = when::local(LogTime::from_millis(self.committed_ms), zone);
+        let taken = LogTime::from_millis(self.taken_ms);
+        let committed_ms = LogTime::from_millis(self.committed_ms);
+        let committed = when::local(committed_ms, zone);
         let mut facts = vec![
             ("point", self.point.clone()),
             ("committed", committed),
+            ("taken", format!("{} by the agent's clock", when::local(taken, zone))),
             ("form", self.form().to_owned()),
             ("items", self.items.to_string()),
             ("size", size(self.logical_bytes)),
@@ -232,9 +245,13 @@ impl PointView {
         }
         facts.push(("key bundle", self.key_bundle.clone().unwrap_or_default()));
         let mut text: String =
-            facts.iter().map(|(name, value)| format!("{name:<11} {value}\n")).collect();
+            facts.iter().map(|(name, value)| format!("{name:<11} {}\n", plain(value))).collect();
+        if let Some(warning) = times_apart(taken, committed_ms).filter(|_| !self.safety_file) {
+            text.push_str(&format!("{:<11} {warning}\n", "warning"));
+        }
         for proof in self.proofs.iter().filter(|proof| proof.state != "proved") {
-            text.push_str(&format!("{:<11} {}: {}\n", proof.state, proof.source, proof.reason));
+            let (source, reason) = (plain(&proof.source), plain(&proof.reason));
+            text.push_str(&format!("{:<11} {source}: {reason}\n", proof.state));
         }
         if !self.bundles.is_empty() {
             let mut rows = Rows::new(&["KIND", "SIZE", "HELD BY NODES", "BUNDLE"]);
@@ -256,6 +273,32 @@ impl PointView {
     }
 }
 
+/// Further apart than this, the agent's time of a point and the fleet's make a person wonder.
+const TIMES_APART_MAX_MS: u64 = 10 * 60 * 1000;
+
+/// What to say when a point was not committed about when it was taken. The time it was taken is
+/// the agent's clock and signed; the time it was committed is the fleet's, and what `--at` goes by.
+#[must_use]
+pub fn times_apart(taken: LogTime, committed: LogTime) -> Option<String> {
+    let (early, late) = (committed.millis_since(taken), taken.millis_since(committed));
+    if early.max(late) <= TIMES_APART_MAX_MS {
+        return None;
+    }
+    Some(if early > 0 {
+        format!(
+            "taken {} before it was committed: it holds nothing newer, whatever --at says; the \
+             upload took long, or the agent's clock is behind the fleet's",
+            when::age(taken, committed)
+        )
+    } else {
+        format!(
+            "taken {} after it was committed: the agent's clock is ahead of the fleet's, or the \
+             fleet's is behind; --at goes by the fleet's",
+            when::age(committed, taken)
+        )
+    })
+}
+
 /// Points as a table, newest first.
 #[must_use]
 pub fn point_rows(points: &[PointView], zone: &TimeZone, now: LogTime) -> String {
@@ -275,4 +318,56 @@ pub fn point_rows(points: &[PointView], zone: &TimeZone, now: LogTime) -> String
         ]);
     }
     rows.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMITTED_MS: u64 = 1_795_269_930_125;
+    const MINUTE_MS: i64 = 60_000;
+
+    fn taken(offset_ms: i64) -> LogTime {
+        LogTime::from_millis(COMMITTED_MS.checked_add_signed(offset_ms).unwrap())
+    }
+
+    #[test]
+    fn times_that_are_far_apart_are_told() {
+        for (offset_ms, said) in [
+            (0, None),
+            (-10 * MINUTE_MS, None),
+            (10 * MINUTE_MS, None),
+            (-10 * MINUTE_MS - 1, Some("taken 10min before it was committed")),
+            (10 * MINUTE_MS + 1, Some("taken 10min after it was committed")),
+            (-180 * MINUTE_MS, Some("taken 3h before it was committed")),
+            (3 * 1440 * MINUTE_MS, Some("taken 3d after it was committed")),
+        ] {
+            let told = times_apart(taken(offset_ms), LogTime::from_millis(COMMITTED_MS));
+            match (&told, said) {
+                (None, None) => {}
+                (Some(told), Some(said)) => assert!(told.starts_with(said), "{told}"),
+                (told, said) => panic!("{offset_ms}: {told:?}, not {said:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_point_shows_when_it_was_taken_beside_when_it_was_committed() {
+        let point = |offset_ms| v1::Point {
+            cluster_name: "harbour".to_owned(),
+            sequence: 7,
+            committed_ms: COMMITTED_MS,
+            taken_ms: taken(offset_ms).as_millis(),
+            ..v1::Point::default()
+        };
+        let text = PointView::from(&point(-5000)).describe(&TimeZone::UTC);
+        let lines: Vec<&str> = text.lines().skip(1).take(2).collect();
+        let committed = "committed   2026-11-21 14:05:30";
+        assert_eq!(lines, [committed, "taken       2026-11-21 14:05:25 by the agent's clock"]);
+        assert!(!text.contains("\nwarning "), "{text}");
+        let text = PointView::from(&point(-60 * MINUTE_MS)).describe(&TimeZone::UTC);
+        assert!(text.contains("\nwarning     taken 60min before it was committed"), "{text}");
+        let safety = PointView { safety_file: true, ..PointView::from(&point(60 * MINUTE_MS)) };
+        assert!(!safety.describe(&TimeZone::UTC).contains("\nwarning "));
+    }
 }

@@ -8,8 +8,9 @@ use crate::{run, strongroom};
 fn help_names_every_verb_and_all_exit_codes() {
     let help = run(["--help"]);
     assert_eq!((help.code, help.stderr.as_str()), (0, ""));
-    for word in
-        ["coordinator", "agent", "key", "cluster", "status", "backup", "restore", "node", "dev"]
+    for word in ["coordinator", "agent", "key", "cluster", "status", "backup", "restore"]
+        .into_iter()
+        .chain(["finding", "node", "dev"])
     {
         assert!(help.stdout.contains(&format!("\n  {word} ")), "{word}: {}", help.stdout);
     }
@@ -22,6 +23,7 @@ fn help_names_every_verb_and_all_exit_codes() {
         &["backup", "now", "--help"],
         &["dev", "--help"],
         &["backup", "show", "--help"],
+        &["finding", "clear", "--help"],
         &["coordinator", "run", "--help"],
     ] {
         assert_eq!(run(words).code, 0, "{words:?}");
@@ -40,6 +42,8 @@ fn usage_errors_end_with_2_and_one_sentence() {
         (&["backup", "now"], "the following required arguments were not provided"),
         (&["cluster", "register", "UPPER", "--signing-key", "x"], "is not a cluster name"),
         (&["cluster", "register", "a", "--signing-key", "x", "--label", "k"], "is not a label"),
+        (&["finding", "clear"], "the following required arguments were not provided: --kind"),
+        (&["finding", "clear", "--kind", "a", "--cluster", "b", "--node", "1"], "cannot be used"),
         (&["dev", "--once"], "the following required arguments were not provided"),
         (&["--log-level", "a=b=c", "status"], "is no filter"),
     ] {

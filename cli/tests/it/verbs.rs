@@ -80,6 +80,16 @@ fn dev_does_not_take_over_a_directory_or_touch_a_target() {
 }
 
 #[test]
+fn findings_are_the_fleets_and_need_an_operator() {
+    let directory = tempfile::tempdir().unwrap();
+    for words in [&["finding", "list"][..], &["finding", "clear", "--kind", "disk-full"]] {
+        let ran = run_in(directory.path(), ["--operator-dir", "nowhere"].iter().chain(words));
+        assert_eq!(ran.code, 2, "{words:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("there is no nowhere/operator.toml"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn settings_come_from_the_environment_too() {
     let ran =
         strongroom().env("STRONGROOM_OPERATOR_DIR", "/nowhere").arg("status").output().unwrap();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use agent::inspect::{self, PointDiff, ShownItem, VerifyReport};
 use agent::point_store::PointSelector;
+use agent::shown::plain;
 use clap::Args;
 use proto::v1;
 use proto::v1::ReadPurpose;
@@ -93,7 +94,9 @@ pub(super) async fn show(arguments: &ShowArgs, context: &Context) -> Result<()> 
         Some(name) => ShowView { point: get(name, context).await?, trust: None, contents: None },
         None => {
             let found = arguments.which.find(context).await?;
-            ShowView { point: PointView::from(found.store.point()), trust: None, contents: None }
+            let safety_file = found.store.is_safety_file();
+            let point = PointView { safety_file, ..PointView::from(found.store.point()) };
+            ShowView { point, trust: None, contents: None }
         }
     };
     if let Some(opener) = opener {
@@ -152,17 +155,6 @@ fn item_rows(items: &[ShownItem]) -> String {
 
 fn shown_path(item: &ShownItem) -> String {
     if item.path.is_empty() { ".".to_owned() } else { plain(&item.path) }
-}
-
-/// A path with control characters made visible: a name must not steer somebody's terminal.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escaped = c.is_control().then(|| c.escape_default());
-            let kept = (!c.is_control()).then_some(c);
-            escaped.into_iter().flatten().chain(kept)
-        })
-        .collect()
 }
 
 #[derive(Serialize)]
@@ -282,16 +274,5 @@ impl VerifyView {
             self.report.bundles.len(),
             ByteCount::new(bytes)
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::plain;
-
-    #[test]
-    fn names_do_not_steer_a_terminal() {
-        assert_eq!(plain("a b/ü"), "a b/ü");
-        assert_eq!(plain("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
     }
 }

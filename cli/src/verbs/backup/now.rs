@@ -81,7 +81,7 @@ pub(super) async fn run(arguments: NowArgs, context: &Context) -> Result<()> {
 }
 
 fn show(bar: &ProgressBar, progress: &v1::BackupProgress) {
-    bar.set_message(progress.phase.clone());
+    bar.set_message(agent::shown::plain(&progress.phase));
     bar.set_length(progress.bytes_total);
     bar.set_position(progress.bytes_done);
 }

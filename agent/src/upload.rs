@@ -232,7 +232,7 @@ fn from_channel<T: Send + 'static>(
 
 fn open(file: &UploadFile) -> Result<File, ApiError> {
     File::open(&file.path).map_err(|error| {
-        let path = file.path.display();
+        let path = crate::shown::path(&file.path);
         ApiError::new(Code::LocalIo, format!("cannot open the spool file {path}: {error}"))
     })
 }

@@ -29,7 +29,7 @@ pub use plan::{Action, ConflictPolicy, PlanTotals, PlannedItem, Reason, RestoreP
 
 use observe::{Observer, Rights};
 pub(crate) use safety::is_safety_manifest;
-use target::{Excuses, Target};
+use target::{Excuses, ReadBack, Target};
 
 /// What to restore and how.
 #[derive(Debug, Clone)]
@@ -73,6 +73,9 @@ pub struct RestoreReport {
     pub owners: bool,
     /// Extended attributes that this target or this user could not take.
     pub attributes_not_set: u64,
+    /// Modification times that this file system rounded when they were set, as reading them back
+    /// showed. They are compared with what it made of them.
+    pub times_rounded: u64,
     /// All that could not be set, by path; it was not compared either.
     pub not_set: Vec<Unequal>,
 }
@@ -116,7 +119,7 @@ pub enum RestoreError {
         example: String,
     },
     /// The target cannot be looked at.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", crate::shown::path(path))]
     Observe {
         /// The place.
         path: PathBuf,
@@ -124,8 +127,10 @@ pub enum RestoreError {
         source: std::io::Error,
     },
     /// The target cannot be written.
-    #[error("cannot {what} {}: {source}; start the restore again when this is mended",
-            path.display())]
+    #[error(
+        "cannot {what} {}: {source}; start the restore again when this is mended",
+        crate::shown::path(path)
+    )]
     Write {
         /// What was tried.
         what: &'static str,
@@ -137,20 +142,35 @@ pub enum RestoreError {
     /// Somebody wrote to the target meanwhile.
     #[error(
         "{} changed after the plan was made and was left as it is: start the restore again",
-        path.display()
+        crate::shown::path(path)
     )]
     TargetChanged {
         /// The place.
         path: PathBuf,
     },
+    /// Somebody wrote to the target meanwhile, and what was found could not be put back.
+    #[error(
+        "{} changed after the plan was made; it could not be put back and is now {}: {source}; \
+         move it yourself, then start the restore again",
+        crate::shown::path(path),
+        crate::shown::path(now)
+    )]
+    Displaced {
+        /// Where it was.
+        path: PathBuf,
+        /// Where it is.
+        now: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Another restore works on the target.
-    #[error("another restore into {} is under way", path.display())]
+    #[error("another restore into {} is under way", crate::shown::path(path))]
     Busy {
         /// The target.
         path: PathBuf,
     },
     /// It ended after some of the target was overwritten.
-    #[error("{source}; what was overwritten so far is kept in {}", safety_file.display())]
+    #[error("{source}; what was overwritten so far is kept in {}", crate::shown::path(safety_file))]
     Unfinished {
         /// Where what was overwritten is kept, sealed.
         safety_file: PathBuf,
@@ -178,7 +198,10 @@ pub enum RestoreError {
 }
 
 fn first(unequal: &[Unequal]) -> String {
-    unequal.first().map(|u| format!("{} ({})", u.path, u.what)).unwrap_or_default()
+    unequal
+        .first()
+        .map(|u| format!("{} ({})", crate::shown::plain(&u.path), u.what))
+        .unwrap_or_default()
 }
 
 impl RestoreError {
@@ -191,7 +214,9 @@ impl RestoreError {
             Self::NothingMatches => Code::NothingMatches,
             Self::UnsafeItem { .. } => Code::Damaged,
             Self::UnknownKind { .. } => Code::UnsupportedVersion,
-            Self::Conflicts { .. } | Self::TargetChanged { .. } => Code::Conflict,
+            Self::Conflicts { .. } | Self::TargetChanged { .. } | Self::Displaced { .. } => {
+                Code::Conflict
+            }
             Self::Observe { source, .. } | Self::Write { source, .. } => io_code(source),
             Self::Busy { .. } => Code::Busy,
             Self::Unfinished { source, .. } => source.code(),
@@ -230,8 +255,15 @@ pub async fn plan(
             let is_root = chosen.path.is_empty();
             let (action, reason) =
                 plan::decide(observed, options.on_conflict, is_root, chosen.parent_only);
+            let changes = match reason {
+                Reason::AttributesDiffer => observer.changes(&chosen.path, item).map_err(|e| {
+                    RestoreError::Observe { path: place(&chosen.path), source: e.source }
+                })?,
+                _ => Vec::new(),
+            };
             items.push(PlannedItem {
                 kind: kind(item),
+                changes,
                 action,
                 reason,
                 bytes: item.size,
@@ -270,13 +302,14 @@ pub async fn execute(
         let path = target::place(&options.to, &example.path);
         return Err(RestoreError::Conflicts {
             count: plan.totals.conflict,
-            example: format!("{} ({})", path.display(), example.reason.as_str()),
+            example: format!("{} ({})", crate::shown::path(&path), example.reason.as_str()),
         });
     }
     let mut report = RestoreReport { totals: plan.totals, ..RestoreReport::default() };
     let plan = Arc::new(plan.clone());
     if plan.changes_nothing() {
-        return compare(point, &plan, options, Excuses::new(), &progress, report).await;
+        let nothing = (Excuses::new(), ReadBack::new());
+        return compare(point, &plan, options, nothing, &progress, report).await;
     }
     let (to, random) = (options.to.clone(), point.env().random.clone());
     let mut target = point
@@ -310,6 +343,7 @@ async fn write_and_compare(
     apply::apply(point, plan, &target, progress, &mut report).await?;
     let excuses = target.excuses();
     for (path, excuse) in &excuses {
+        report.times_rounded += u64::from(excuse.modified.is_some());
         report.attributes_not_set += excuse.attributes.len() as u64;
         for (what, is_so) in [
             ("owner", excuse.owner),
@@ -322,7 +356,8 @@ async fn write_and_compare(
             }
         }
     }
-    compare(point, plan, options, excuses, progress, report).await
+    let noted = (excuses, target.read_back());
+    compare(point, plan, options, noted, progress, report).await
 }
 
 /// Reads everything again that the plan did not skip, and compares it with the manifest.
@@ -330,7 +365,7 @@ async fn compare(
     point: &OpenedPoint,
     plan: &Arc<RestorePlan>,
     options: &RestoreOptions,
-    excuses: Excuses,
+    (excuses, read_back): (Excuses, ReadBack),
     progress: &Arc<dyn Progress>,
     mut report: RestoreReport,
 ) -> Result<RestoreReport, RestoreError> {
@@ -342,7 +377,7 @@ async fn compare(
             |path: &[u8], source| RestoreError::Observe { path: target::place(&to, path), source };
         let mut observer =
             Observer::new(&to, &keyring, rights).map_err(|e| failed(b"", e.source))?;
-        observer = observer.excusing(excuses);
+        observer = observer.excusing(excuses).believing(read_back);
         let mut event = ProgressEvent {
             bytes_total: plan.items.iter().map(|item| item.bytes).sum(),
             ..ProgressEvent::begin(Phase::Comparing)
@@ -377,11 +412,12 @@ const fn difference(observed: observe::Observed, parent_only: bool) -> Option<&'
     match observed {
         Observed::Same => None,
         // Its own attributes were not asked for.
-        Observed::Attributes | Observed::Times if parent_only => None,
+        Observed::Attributes | Observed::Times | Observed::EmptyTarget if parent_only => None,
         Observed::Absent => Some("it is not there"),
         Observed::Content => Some("content differs"),
-        Observed::Attributes => Some("attributes differ"),
-        Observed::Times => Some("times differ"),
+        Observed::Attributes | Observed::EmptyTarget => Some("attributes differ"),
+        Observed::Times | Observed::RoundedTime => Some("times differ"),
+        Observed::Unreadable => Some("it may not be read to be compared"),
         Observed::Other | Observed::FullDirectory | Observed::Special => Some("of another kind"),
     }
 }

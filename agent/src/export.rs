@@ -51,7 +51,7 @@ struct Description {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The file system refused.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}", crate::shown::path(path))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -61,13 +61,16 @@ pub enum ExportError {
         source: std::io::Error,
     },
     /// There is a file of that name; exports are never overwritten.
-    #[error("{} already exists: choose another name, or remove it yourself", path.display())]
+    #[error(
+        "{} already exists: choose another name, or remove it yourself",
+        crate::shown::path(path)
+    )]
     Exists {
         /// The file.
         path: PathBuf,
     },
     /// Some other file.
-    #[error("{} is no strongroom export: {what}", path.display())]
+    #[error("{} is no strongroom export: {what}", crate::shown::path(path))]
     NotAnExport {
         /// The file.
         path: PathBuf,
@@ -75,7 +78,7 @@ pub enum ExportError {
         what: &'static str,
     },
     /// Of a newer program.
-    #[error("{} has export version {found}: use a newer strongroom", path.display())]
+    #[error("{} has export version {found}: use a newer strongroom", crate::shown::path(path))]
     Version {
         /// The file.
         path: PathBuf,
@@ -85,7 +88,7 @@ pub enum ExportError {
     /// Its end is missing.
     #[error(
         "the export {} is cut short ({bytes} bytes): copy it again from where it was whole",
-        path.display()
+        crate::shown::path(path)
     )]
     CutShort {
         /// The file.
@@ -94,7 +97,7 @@ pub enum ExportError {
         bytes: u64,
     },
     /// An entry is not what it was when the file was written.
-    #[error("the export {} is damaged: {entry} {what}; use another copy", path.display())]
+    #[error("the export {} is damaged: {entry} {what}; use another copy", crate::shown::path(path))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -104,7 +107,7 @@ pub enum ExportError {
         what: &'static str,
     },
     /// A bundle in it is not what it should be.
-    #[error("the export {}: bundle {id}: {source}", path.display())]
+    #[error("the export {}: bundle {id}: {source}", crate::shown::path(path))]
     Bundle {
         /// The file.
         path: PathBuf,

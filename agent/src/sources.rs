@@ -106,7 +106,7 @@ pub struct Listing {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// Its root cannot be opened.
-    #[error("cannot open the source {name} at {}: {source}", path.display())]
+    #[error("cannot open the source {name} at {}: {source}", crate::shown::path(path))]
     Root {
         /// The source's label.
         name: String,
