@@ -7,6 +7,7 @@
 
 mod claim;
 mod durable;
+mod fan_out;
 mod read;
 mod receive;
 mod repair;
