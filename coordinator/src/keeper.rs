@@ -5,6 +5,7 @@
 //! while its upload lease is live in a state applied at least to the lease's index, and what an
 //! ended upload left behind is deleted only under the same gate.
 
+mod books;
 mod claim;
 mod durable;
 mod fan_out;

@@ -137,6 +137,9 @@ pub async fn run_on(
         tracing::info!("open requests did not end in time and are cut off");
     }
     raft.shutdown().await;
+    if outcome.is_ok() {
+        keeper.close_books().await;
+    }
     outcome.map(drop)
 }
 
