@@ -9,6 +9,7 @@ mod books;
 mod claim;
 mod durable;
 mod fan_out;
+mod own_snapshots;
 mod read;
 mod receive;
 mod repair;
@@ -27,6 +28,7 @@ use proto::env::Env;
 use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId, SignedHeader};
 use storage::bundles::BundleStore;
 use storage::ledger::{BundleRow, Ledger};
+use storage::snapshots::SnapshotStore;
 use tokio::sync::{Notify, watch};
 
 use crate::peers::Peers;
@@ -63,6 +65,7 @@ struct Inner {
     this: NodeId,
     store: Arc<dyn BundleStore>,
     ledger: Arc<dyn Ledger>,
+    snapshots: SnapshotStore,
     raft: RaftNode,
     peers: Peers,
     /// Serialises acknowledgement and deletion. Work on a blocking thread takes the guard with
@@ -126,6 +129,7 @@ impl Keeper {
         this: NodeId,
         store: Arc<dyn BundleStore>,
         ledger: Arc<dyn Ledger>,
+        snapshots: SnapshotStore,
         raft: RaftNode,
         peers: Peers,
     ) -> Self {
@@ -135,6 +139,7 @@ impl Keeper {
                 this,
                 store,
                 ledger,
+                snapshots,
                 raft,
                 peers,
                 gate: Arc::default(),

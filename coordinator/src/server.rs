@@ -87,6 +87,7 @@ pub async fn run_on(
         config.node_id,
         opened.bundles,
         opened.ledger,
+        snapshots.clone(),
         raft.clone(),
         peers.clone(),
     );

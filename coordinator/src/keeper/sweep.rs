@@ -68,6 +68,7 @@ impl Keeper {
             self.report_damage(*bundle, repaired.is_err()).await;
         }
         self.record_holdings().await?;
+        self.report_snapshots().await?;
         let (count, bytes, free) = self.usage().await?;
         telemetry::disk(count, bytes, free, missing);
         Ok(())
