@@ -102,6 +102,11 @@ pub struct Limits {
     pub disk_reserve_bytes: u64,
     /// Bundle streams taken at one time, of all clusters.
     pub uploads_max: usize,
+    /// Bundle streams taken at one time, of one cluster.
+    pub uploads_per_cluster_max: usize,
+    /// Bytes of bundles that one cluster may store, one copy; no limit if absent. Each
+    /// coordinator refuses by its own config, so it is the same on all of them.
+    pub cluster_bytes_max: Option<u64>,
 }
 
 impl Default for Limits {
@@ -111,6 +116,10 @@ impl Default for Limits {
             bundle_bytes_max: 64 << 30,
             disk_reserve_bytes: 256 << 20,
             uploads_max: 64,
+            // One agent is active and sends the four files of a point; the other half is for a
+            // successor, while streams of its predecessor that died have not ended yet.
+            uploads_per_cluster_max: 8,
+            cluster_bytes_max: None,
         }
     }
 }
@@ -299,6 +308,17 @@ fn check_limits(file: &File, problems: &mut Vec<String>) {
             "limits.uploads_max: {} is not between 1 and {UPLOADS_MAX}",
             file.limits.uploads_max
         ));
+    }
+    if file.limits.uploads_per_cluster_max == 0 {
+        problems.push(
+            "limits.uploads_per_cluster_max: 0 would refuse every backup; raise it".to_owned(),
+        );
+    }
+    if file.limits.cluster_bytes_max == Some(0) {
+        problems.push(
+            "limits.cluster_bytes_max: 0 would refuse every backup; remove the key for no limit"
+                .to_owned(),
+        );
     }
     if file.scrub.interval_hours > SCRUB_HOURS_MAX {
         problems.push(format!(

@@ -53,6 +53,8 @@ fn config_refuses_with_place_and_remedy() {
         ("node_id = 1", "node_id = \"one\"", "line 2:"),
         ("id = 2", "id = 3", "an id stands twice"),
         ("[fleet]", "[raft]\nheartbeat_ms = 900\n[fleet]", "heartbeat_ms 900 must be at most half"),
+        ("[fleet]", "[limits]\nuploads_per_cluster_max = 0\n[fleet]", "would refuse every backup"),
+        ("[fleet]", "[limits]\ncluster_bytes_max = 0\n[fleet]", "remove the key for no limit"),
         ("[fleet]", "[raft]\nhartbeat_ms = 1\n[fleet]", "unknown field `hartbeat_ms`"),
     ] {
         let text = GOOD.replacen(from, to, 1);

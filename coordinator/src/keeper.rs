@@ -5,8 +5,11 @@
 //! while its upload lease is live in a state applied at least to the lease's index, and what an
 //! ended upload left behind is deleted only under the same gate.
 
+mod books;
 mod claim;
 mod durable;
+mod fan_out;
+mod own_snapshots;
 mod read;
 mod receive;
 mod repair;
@@ -25,6 +28,7 @@ use proto::env::Env;
 use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId, SignedHeader};
 use storage::bundles::BundleStore;
 use storage::ledger::{BundleRow, Ledger};
+use storage::snapshots::SnapshotStore;
 use tokio::sync::{Notify, watch};
 
 use crate::peers::Peers;
@@ -61,6 +65,7 @@ struct Inner {
     this: NodeId,
     store: Arc<dyn BundleStore>,
     ledger: Arc<dyn Ledger>,
+    snapshots: SnapshotStore,
     raft: RaftNode,
     peers: Peers,
     /// Serialises acknowledgement and deletion. Work on a blocking thread takes the guard with
@@ -124,6 +129,7 @@ impl Keeper {
         this: NodeId,
         store: Arc<dyn BundleStore>,
         ledger: Arc<dyn Ledger>,
+        snapshots: SnapshotStore,
         raft: RaftNode,
         peers: Peers,
     ) -> Self {
@@ -133,6 +139,7 @@ impl Keeper {
                 this,
                 store,
                 ledger,
+                snapshots,
                 raft,
                 peers,
                 gate: Arc::default(),

@@ -83,7 +83,8 @@ fn open_blocking(config: &Config, machine: Machine) -> Result<Opened, ApiError> 
             event = "snapshot_damaged",
             path = %snapshot.path.display(),
             error = chain(&snapshot.error),
-            "a snapshot file is damaged and was put aside; the log reaches back far enough"
+            "a snapshot file is damaged and was put aside; the log reaches back far enough. It \
+             becomes a finding once the node is up"
         );
     }
     let options = BundleOptions { reserve_bytes: config.limits.disk_reserve_bytes };

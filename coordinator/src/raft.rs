@@ -7,6 +7,7 @@ mod network;
 mod node;
 mod snapshot_data;
 mod state_machine;
+mod successor;
 mod wire;
 
 pub(crate) use membership::Membership;

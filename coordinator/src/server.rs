@@ -24,7 +24,9 @@ use crate::keeper::{Keeper, keep_house};
 use crate::opening::Machine;
 use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
-use crate::service::{BackupService, CatalogService, FleetService, Parts, PeerService, Shared};
+use crate::service::{
+    Admission, BackupService, CatalogService, FleetService, Parts, PeerService, Shared,
+};
 use crate::{leader, opening, telemetry, wiped};
 
 /// Why a coordinator ended, other than because it was asked to.
@@ -85,11 +87,12 @@ pub async fn run_on(
         config.node_id,
         opened.bundles,
         opened.ledger,
+        snapshots.clone(),
         raft.clone(),
         peers.clone(),
     );
     let shared = Shared::new(Parts {
-        uploads: Arc::new(Semaphore::new(config.limits.uploads_max)),
+        uploads: Admission::new(config.limits),
         config: config.clone(),
         env: env.clone(),
         raft: raft.clone(),
@@ -135,6 +138,9 @@ pub async fn run_on(
         tracing::info!("open requests did not end in time and are cut off");
     }
     raft.shutdown().await;
+    if outcome.is_ok() {
+        keeper.close_books().await;
+    }
     outcome.map(drop)
 }
 

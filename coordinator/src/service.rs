@@ -1,6 +1,7 @@
 //! The gRPC services, one file each, and what they share: who calls, which view of the state,
 //! how a write becomes an outcome, and how an error leaves the house.
 
+mod admission;
 mod backup;
 mod catalog;
 mod convert;
@@ -21,7 +22,7 @@ use proto::env::Env;
 use proto::{ApiError, v1};
 use proto_types::{Code, NodeId};
 use storage::snapshots::SnapshotStore;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -32,6 +33,7 @@ use crate::peers::Peers;
 use crate::raft::{Published, RaftNode};
 use crate::telemetry;
 
+pub(crate) use admission::Admission;
 pub(crate) use backup::{BackupService, lease_gone};
 pub(crate) use catalog::CatalogService;
 pub(crate) use fleet::{FleetService, core_request};
@@ -55,7 +57,7 @@ pub(crate) struct Parts {
     pub(crate) keeper: Keeper,
     pub(crate) peers: Peers,
     pub(crate) snapshots: SnapshotStore,
-    pub(crate) uploads: Arc<Semaphore>,
+    pub(crate) uploads: Admission,
     pub(crate) snapshots_out: Arc<Semaphore>,
 }
 
@@ -143,18 +145,6 @@ impl Shared {
                  limits.bundle_bytes_max on all coordinators, or back up less at once"
             ),
         ))
-    }
-
-    fn upload_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.uploads.clone().try_acquire_owned().map_err(|_| {
-            ApiError::new(
-                Code::ResourceExhausted,
-                format!(
-                    "{} uploads are under way on this coordinator; ask another, or again later",
-                    self.config.limits.uploads_max
-                ),
-            )
-        })
     }
 
     async fn own_status(&self) -> Result<v1::GetNodeStatusResponse, ApiError> {

@@ -10,6 +10,7 @@ mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use proto_types::{Code, FleetId};
 
@@ -40,14 +41,14 @@ impl std::fmt::Display for SnapshotDigest {
     }
 }
 
-/// A snapshot file that was found damaged when the store opened, and put aside under another
-/// name. A person should know: it is a finding, whatever else works.
-#[derive(Debug)]
+/// A snapshot file that was found damaged when a store opened, and put aside under another name. A
+/// person should know: it is a finding, whatever else works.
+#[derive(Debug, Clone)]
 pub struct DamagedSnapshot {
     /// Where it is now.
     pub path: PathBuf,
     /// What is wrong with it.
-    pub error: SnapshotError,
+    pub error: Arc<SnapshotError>,
 }
 
 /// Why a snapshot cannot be written or read.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coordinator_core::{Command, FindingKey, RaiseFinding, Scope, Severity};
+use coordinator_core::{Command, FindingKey, Outcome, RaiseFinding, Scope, Severity};
 use futures::StreamExt;
 use proto::{ApiError, v1};
 use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId};
@@ -188,9 +188,22 @@ impl Keeper {
         } else {
             Command::ClearFinding(coordinator_core::ClearFinding { key })
         };
-        if let Err(error) = self.inner.raft.propose(core_request(None, command)).await {
-            // It is tried again with the next round.
-            tracing::warn!(%error, "could not record a finding");
+        self.record_finding(command).await;
+    }
+
+    /// Has a finding raised or cleared, and says whether it was. What fails is tried again with
+    /// the next round.
+    pub(super) async fn record_finding(&self, command: Command) -> bool {
+        match self.inner.raft.propose(core_request(None, command)).await {
+            Ok((Outcome::Refused(refusal), _)) => {
+                tracing::warn!(%refusal, "a finding was refused");
+                false
+            }
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(%error, "could not record a finding");
+                false
+            }
         }
     }
 }

@@ -19,8 +19,12 @@ const DEBOUNCE: Duration = Duration::from_millis(300);
 /// Even without a change, what failed is tried again.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// Keeps house until it is dropped.
+/// Keeps house and books until it is dropped.
 pub(crate) async fn keep_house(keeper: Keeper) {
+    tokio::join!(keep_bundles(&keeper), keeper.keep_books());
+}
+
+async fn keep_bundles(keeper: &Keeper) {
     let mut changes = keeper.inner.raft.watch();
     loop {
         let woken = async {
@@ -64,6 +68,7 @@ impl Keeper {
             self.report_damage(*bundle, repaired.is_err()).await;
         }
         self.record_holdings().await?;
+        self.report_snapshots().await?;
         let (count, bytes, free) = self.usage().await?;
         telemetry::disk(count, bytes, free, missing);
         Ok(())

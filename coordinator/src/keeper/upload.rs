@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use coordinator_core::Voters;
 use coordinator_core::majority;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -15,26 +16,19 @@ use proto_types::{Code, NodeId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::fan_out::{FanOut, Lane, PEER_LAG_MAX};
 use super::receive::next_piece;
 use super::{Keeper, Pieces, Receiving, Upload};
 use crate::peers::Peer;
 use crate::telemetry;
 
-/// Pieces on their way to one peer: 16 MiB, so that one slow fsync there stops nobody.
-const PIECES_TO_PEER: usize = 16;
-/// A peer whose queue stays full for this long is left behind; repair brings its copy later.
-const PEER_PATIENCE: Duration = Duration::from_secs(5);
+/// Messages between a peer's queue and its call: what waits does so in the queue.
+const MESSAGES_IN_CALL: usize = 1;
 /// Once a majority has it, the rest may still join the commit's list of holders for this long:
 /// far less than a log entry of their own costs.
 const STRAGGLER_GRACE: Duration = Duration::from_millis(20);
 /// A copy that makes no progress at all ends after this.
 const COPY_DEADLINE: Duration = Duration::from_secs(60);
-
-/// One peer's copy under way; the sender is gone once the peer was left behind.
-struct PeerCopy {
-    node: NodeId,
-    pieces: Option<mpsc::Sender<Bytes>>,
-}
 
 type CopyResult = (NodeId, Result<(), ApiError>);
 
@@ -76,15 +70,15 @@ impl Keeper {
         let receiving = self.receiving(upload.bundle)?;
         let here = self.holds(upload.bundle).await?;
         let from_disk = here || upload.offset > 0;
-        let (mut copies, mut results) = self.start_copies(upload, from_disk);
+        let (mut fan_out, mut results) = self.start_copies(upload, voters.clone(), from_disk);
         if !here {
             self.note_claim(upload).await?;
-            self.receive(&receiving, upload, pieces, &mut copies).await?;
+            self.receive(&receiving, upload, pieces, &mut fan_out).await?;
             self.stored(upload.bundle, upload.bytes, "upload");
         }
         drop(receiving);
         // Ends the peers' streams.
-        drop(copies);
+        drop(fan_out);
         self.acknowledge_one(upload.lease, upload.bundle).await?;
 
         let mut holders = BTreeSet::from([self.inner.this]);
@@ -124,7 +118,7 @@ impl Keeper {
         receiving: &Arc<Receiving>,
         upload: Upload,
         mut pieces: Pieces,
-        copies: &mut [PeerCopy],
+        fan_out: &mut FanOut,
     ) -> Result<(), ApiError> {
         let local = self.begin_local(receiving, upload.bytes, upload.offset);
         let mut first = true;
@@ -144,9 +138,7 @@ impl Keeper {
                 break;
             }
             if upload.offset == 0 {
-                for copy in copies.iter_mut() {
-                    copy.send(piece.clone()).await;
-                }
+                fan_out.send(&piece).await;
             }
         }
         local.finish().await
@@ -155,20 +147,23 @@ impl Keeper {
     fn start_copies(
         &self,
         upload: Upload,
+        voters: Voters,
         from_disk: bool,
-    ) -> (Vec<PeerCopy>, FuturesUnordered<BoxFuture<'static, CopyResult>>) {
+    ) -> (FanOut, FuturesUnordered<BoxFuture<'static, CopyResult>>) {
         let results = FuturesUnordered::new();
-        let mut copies = Vec::new();
+        let mut fan_out = FanOut::new(self.inner.this, voters);
         for (node, peer) in self.inner.peers.all() {
-            let (pieces, receiver) = mpsc::channel(PIECES_TO_PEER);
-            copies.push(PeerCopy { node, pieces: Some(pieces) });
+            let Lane { pieces, left_behind } = fan_out.add(node);
             let keeper = self.clone();
             let (report, done) = tokio::sync::oneshot::channel();
             // A task of its own: a copy goes on when the agent was already answered.
             self.inner.env.spawn.task(
                 "copy-bundle",
                 Box::pin(async move {
-                    let result = keeper.copy_to(peer, upload, from_disk, receiver).await;
+                    let result = tokio::select! {
+                        result = keeper.copy_to(peer, upload, from_disk, pieces) => result,
+                        () = left_behind.cancelled() => Err(too_slow()),
+                    };
                     let _ = report.send(result);
                 }),
             );
@@ -177,7 +172,7 @@ impl Keeper {
                 Box::pin(async move { (node, done.await.unwrap_or_else(|_| Err(lost()))) });
             results.push(result);
         }
-        (copies, results)
+        (fan_out, results)
     }
 
     /// Sends a whole bundle to one peer: as it comes, or from the disk once it is whole.
@@ -196,7 +191,7 @@ impl Keeper {
             while live.recv().await.is_some() {}
             whole = Some(self.clone().send_copy(upload.bundle).await?);
         }
-        let (sender, receiver) = mpsc::channel(PIECES_TO_PEER);
+        let (sender, receiver) = mpsc::channel(MESSAGES_IN_CALL);
         let begin = v1::StoreBundleBegin {
             bundle_id: Bytes::copy_from_slice(upload.bundle.as_bytes()),
             bytes: upload.bytes,
@@ -240,18 +235,14 @@ impl Keeper {
     }
 }
 
-impl PeerCopy {
-    async fn send(&mut self, piece: Bytes) {
-        let Some(pieces) = &self.pieces else { return };
-        match tokio::time::timeout(PEER_PATIENCE, pieces.send(piece)).await {
-            Ok(Ok(())) => {}
-            // Its task has ended, or it is too slow: its result tells which.
-            Ok(Err(_)) | Err(_) => {
-                tracing::debug!(peer = self.node.get(), "left a peer's copy behind");
-                self.pieces = None;
-            }
-        }
-    }
+fn too_slow() -> ApiError {
+    ApiError::new(
+        Code::DeadlineExceeded,
+        format!(
+            "the peer held the upload up for {PEER_LAG_MAX:?} in all, while a majority went on; \
+             look at its disk and network if it happens again"
+        ),
+    )
 }
 
 fn no_majority(have: usize, needed: usize, last: Option<ApiError>) -> ApiError {

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use coordinator_core::Voters;
-use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant};
 use proto::{ApiError, v1};
 use proto_types::{Code, NodeId};
 use storage::raft_types::{Member as RaftMember, TypeConfig as C};
 
 use super::node::{Leader, RaftNode, not_leader, stopped};
 use super::state_machine::members;
+use super::successor::{Follower, successor};
 use crate::config::Member;
 
 /// Entries that a learner may be behind and still count as caught up: what arrives in a moment.
@@ -80,7 +81,8 @@ impl RaftNode {
         }
     }
 
-    /// Hands leadership to the voter that is furthest, so that a planned stop fails no write.
+    /// Hands leadership to the reachable voter that is furthest, so that a planned stop fails no
+    /// write. Where there is none, the others elect.
     pub(crate) async fn hand_over(&self) {
         let metrics = self.raft.metrics().borrow_watched().clone();
         if metrics.current_leader != Some(self.this.get()) {
@@ -88,19 +90,25 @@ impl RaftNode {
         }
         let Some(replication) = metrics.replication else { return };
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
-        let best = replication
-            .into_iter()
-            .filter(|(node, _)| *node != self.this.get() && voters.contains(node))
-            .max_by_key(|(_, progress)| progress.as_ref().map(|id| id.index()));
-        if let Some((target, _)) = best {
-            let target = NodeId::new(target);
-            let moved = self.hand_over_to(target).await;
+        let heard = metrics.heartbeat.unwrap_or_default();
+        let followers = replication.into_iter().filter(|(node, _)| *node != self.this.get()).map(
+            |(node, matched)| Follower {
+                node: NodeId::new(node),
+                is_voter: voters.contains(&node),
+                matched: matched.map(|id| id.index()),
+                silent: heard.get(&node).copied().flatten().map(|at| at.elapsed()),
+            },
+        );
+        // Who is silent for longer would soon elect another leader itself.
+        let patience = Duration::from_millis(self.timing.election_timeout_min_ms);
+        let Some(target) = successor(followers, patience) else {
             tracing::info!(
-                target_node = target.get(),
-                moved = moved.is_ok(),
-                "leadership_handed_over"
+                "no other voter answers: leadership is not handed over, they will elect"
             );
-        }
+            return;
+        };
+        let moved = self.hand_over_to(target).await;
+        tracing::info!(target_node = target.get(), moved = moved.is_ok(), "leadership_handed_over");
     }
 
     /// On the leader: hands leadership to one voter and waits until it has it.

@@ -148,7 +148,9 @@ impl BackupService {
         self.0.raft.applied(upload.lease_index).await?;
         // Ours and not the agent's word: the peers wait for this index before they acknowledge.
         upload.lease_index = live_lease(&self.0, cluster, upload.lease)?.index;
-        let _slot = self.0.upload_slot()?;
+        // Before the first byte is taken.
+        let state = self.0.raft.local().state;
+        let _admitted = self.0.uploads.admit(&state, cluster, upload.bundle, upload.bytes)?;
         let pieces = futures::stream::unfold(stream, |mut stream| async move {
             let piece = match stream.message().await {
                 Ok(Some(message)) => match message.part {
@@ -234,6 +236,8 @@ impl BackupService {
                     .map(|id| convert::bundle_id(id, "added"))
                     .collect::<Result<Vec<_>, _>>()?;
                 let added = self.describe(lease, row.index, &ids).await?;
+                let lengths = added.iter().map(|bundle| (bundle.id, bundle.bytes));
+                self.0.uploads.check_commit(&self.0.raft.local().state, cluster, lengths)?;
                 Self::changed(changed, added)
             }
         }

@@ -42,10 +42,23 @@ pub struct FileBundleStore {
     /// Uploads begun in this process. The map's lock is held shortly; the upload's own lock while
     /// its bytes move.
     uploads: Mutex<HashMap<BundleId, Arc<Mutex<Upload>>>>,
-    /// Directories whose names are known to be durable.
-    durable_dirs: Mutex<HashSet<PathBuf>>,
+    dirs: Mutex<Dirs>,
+    /// Bundles under their own name, which could be neither synced nor taken back: not held,
+    /// whatever the directory shows, until that name is written anew.
+    doubted: Mutex<HashSet<BundleId>>,
     /// Keeps the data directory's lock for as long as files may be written.
     _home: DataDir,
+}
+
+/// The directories `ab` and `ab/cd`. The lock is held while one is made, so that a sync that
+/// fails is known before another can succeed on what it forgot.
+#[derive(Debug, Default)]
+struct Dirs {
+    /// Those whose names are known to be durable.
+    durable: HashSet<PathBuf>,
+    /// A sync of names failed: a directory that is not known to be durable by now never will be,
+    /// since it is there already and making it again writes nothing.
+    is_failed: bool,
 }
 
 /// An open partial file.
@@ -54,8 +67,8 @@ struct Upload {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     bytes: u64,
-    /// The hash of all `bytes`, where this process wrote them all; then `finish` need not read a
-    /// large bundle again. What an earlier process wrote is read.
+    /// The hash of all `bytes`, where this upload wrote them all; then `finish` need not read a
+    /// large bundle again. What an earlier upload or process wrote is read, and written again.
     hash: Option<Sha256>,
     /// Finished or given up while somebody waited for the lock.
     is_over: bool,
@@ -94,7 +107,8 @@ impl FileBundleStore {
             root,
             options,
             uploads: Mutex::default(),
-            durable_dirs: Mutex::default(),
+            dirs: Mutex::default(),
+            doubted: Mutex::default(),
             _home: home.clone(),
         })
     }
@@ -112,7 +126,14 @@ impl FileBundleStore {
         self.root.join(QUARANTINE).join(id.to_string())
     }
 
+    fn is_doubted(&self, id: &BundleId) -> bool {
+        lock(&self.doubted).contains(id)
+    }
+
     fn open_held(&self, id: &BundleId) -> Result<(Box<dyn DiskFile>, PathBuf), BundleError> {
+        if self.is_doubted(id) {
+            return Err(BundleError::NotFound { id: *id });
+        }
         let path = self.path(id);
         match self.disk.open(&path) {
             Ok(file) => Ok((file, path)),
@@ -171,14 +192,25 @@ impl FileBundleStore {
 
     /// Makes `ab/cd` with every name on the way durable.
     fn ensure_dir(&self, dir: &Path) -> Result<(), BundleError> {
-        if lock(&self.durable_dirs).contains(dir) {
+        let mut dirs = lock(&self.dirs);
+        if dirs.durable.contains(dir) {
             return Ok(());
+        }
+        if dirs.is_failed {
+            let source = io::Error::other(
+                "an earlier sync of the bundle directories failed, and what it lost is not written \
+                 again by another: mend the disk, then start this coordinator again",
+            );
+            return Err(BundleError::Io { action: "sync", path: dir.to_owned(), source });
         }
         self.disk.create_dir_all(dir).map_err(failed("create", dir))?;
         for parent in [disk::parent(disk::parent(dir)), disk::parent(dir)] {
-            self.disk.sync_dir(parent).map_err(failed("sync", parent))?;
+            if let Err(error) = self.sync_dir(parent) {
+                dirs.is_failed = true;
+                return Err(error);
+            }
         }
-        lock(&self.durable_dirs).insert(dir.to_owned());
+        dirs.durable.insert(dir.to_owned());
         Ok(())
     }
 
@@ -193,10 +225,15 @@ impl FileBundleStore {
         self.ensure_dir(dir)?;
         self.disk.rename(&upload.path, &path).map_err(failed("rename", &upload.path))?;
         if let Err(error) = self.sync_dir(dir) {
-            // It must not count as held, now or after a restart of the process.
-            let _ = self.disk.remove(&path);
+            // It must not count as held, now or after a restart of the process. Where it cannot be
+            // taken back, this process at least knows.
+            if self.disk.remove(&path).is_err() {
+                lock(&self.doubted).insert(*id);
+            }
             return Err(error);
         }
+        // The rename has written the name anew, over whatever was there.
+        lock(&self.doubted).remove(id);
         upload.is_over = true;
         lock(&self.uploads).remove(id);
         Ok(())
@@ -283,7 +320,13 @@ impl BundleStore for FileBundleStore {
         }
         let found = match upload.hash.take() {
             Some(hash) => BundleId::from_bytes(hash.finalize().into()),
-            None => digest_of(&*upload.file, upload.bytes).map_err(failed("read", &upload.path))?,
+            None => match written_again(&*upload.file, upload.bytes) {
+                Ok(found) => found,
+                Err(source) => {
+                    self.drop_upload(id, &mut upload)?;
+                    return Err(self.refused(id, "rewrite", &upload.path, source));
+                }
+            },
         };
         if found != *id {
             self.drop_upload(id, &mut upload)?;
@@ -291,7 +334,8 @@ impl BundleStore for FileBundleStore {
         }
         if let Err(error) = self.publish(id, &mut upload) {
             // Begun anew by whoever repeats it: after a failed sync the kernel may have dropped
-            // what it could not write, and a second sync of this file must not be believed.
+            // what it could not write, and a second sync of this file must not be believed. Where
+            // it cannot be removed, whoever finds it writes it again.
             if let Err(error) = self.drop_upload(id, &mut upload) {
                 tracing::warn!(%error, bundle = %id, "could not remove a failed upload");
             }
@@ -369,7 +413,10 @@ impl BundleStore for FileBundleStore {
     fn delete(&self, id: &BundleId) -> Result<(), BundleError> {
         let path = self.path(id);
         match self.disk.remove(&path) {
-            Ok(()) => self.sync_dir(disk::parent(&path)),
+            Ok(()) => {
+                lock(&self.doubted).remove(id);
+                self.sync_dir(disk::parent(&path))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(BundleError::Io { action: "remove", path, source }),
         }
@@ -382,11 +429,15 @@ impl BundleStore for FileBundleStore {
                 bundles.extend(list_dir(&*self.disk, &inner, bundle_id)?);
             }
         }
+        bundles.retain(|bundle| !self.is_doubted(&bundle.id));
         bundles.sort();
         Ok(bundles)
     }
 
     fn quarantine(&self, id: &BundleId) -> Result<(), BundleError> {
+        if self.is_doubted(id) {
+            return Err(BundleError::NotFound { id: *id });
+        }
         let path = self.path(id);
         let aside = self.quarantine_path(id);
         match self.disk.rename(&path, &aside) {
@@ -442,6 +493,21 @@ fn failed<'a>(
 }
 
 fn digest_of(file: &dyn DiskFile, bytes: u64) -> io::Result<BundleId> {
+    read_through(file, bytes, |_, _| Ok(()))
+}
+
+/// The digest of a file whose every byte is on its way to the disk again. Who wrote them before
+/// may have heard that they could not be synced: the kernel shows them still and would not write
+/// them, so that the next sync succeeds on nothing.
+fn written_again(file: &dyn DiskFile, bytes: u64) -> io::Result<BundleId> {
+    read_through(file, bytes, |offset, piece| file.write_at(offset, piece))
+}
+
+fn read_through(
+    file: &dyn DiskFile,
+    bytes: u64,
+    mut each: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<BundleId> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut done = 0;
@@ -449,6 +515,7 @@ fn digest_of(file: &dyn DiskFile, bytes: u64) -> io::Result<BundleId> {
         let chunk = usize::try_from(bytes - done).unwrap_or(READ_BYTES).min(READ_BYTES);
         disk::read_exact_at(file, done, &mut buffer[..chunk])?;
         hash.update(&buffer[..chunk]);
+        each(done, &buffer[..chunk])?;
         done += chunk as u64;
     }
     Ok(BundleId::from_bytes(hash.finalize().into()))

@@ -226,6 +226,91 @@ fn bundles_a_failed_sync_is_not_believed_the_second_time() {
     assert_eq!(store.begin(&id, 100).unwrap(), 0, "all bytes are sent again");
 }
 
+/// Writes a bundle, has the sync that `fault` names fail and what it leaves stay where it is.
+fn fail_to_finish(disk: &SimDisk, store: &FileBundleStore, seed: u8, fault: Operation, at: &str) {
+    let (id, content) = content(seed, 100);
+    store.begin(&id, 100).unwrap();
+    store.write(&id, 0, &content).unwrap();
+    disk.fail_path(fault, at, io::ErrorKind::Other, 1);
+    disk.fail_path(Operation::Remove, &id.to_string(), io::ErrorKind::Other, 2);
+    assert!(matches!(store.finish(&id, 100), Err(BundleError::Io { action: "sync", .. })));
+    disk.clear_faults();
+}
+
+fn dir_of(store: &FileBundleStore, seed: u8) -> String {
+    let path = store.path(&content(seed, 100).0);
+    disk::parent(&path).to_string_lossy().into_owned()
+}
+
+/// Uploads what a store says is missing, and takes the power away.
+fn go_on_and_lose_power(disk: &SimDisk, store: FileBundleStore, seed: u8) {
+    let (id, content) = content(seed, 100);
+    let from = usize::try_from(store.begin(&id, 100).unwrap()).unwrap();
+    if from < 100 {
+        store.write(&id, from as u64, &content[from..]).unwrap();
+    }
+    store.finish(&id, 100).unwrap();
+    drop(store);
+    disk.crash(Loss::Unsynced);
+    assert_eq!(on_sim(disk).read(&id).unwrap(), content, "it was acknowledged");
+}
+
+#[test]
+fn invariant_r2_a_partial_that_could_be_neither_synced_nor_removed_is_not_believed() {
+    for process in ["the same process", "the next process"] {
+        let disk = SimDisk::new();
+        let mut store = on_sim(&disk);
+        fail_to_finish(&disk, &store, 10, Operation::SyncFile, "partial");
+        if process == "the next process" {
+            drop(store);
+            disk.crash(Loss::Nothing);
+            store = on_sim(&disk);
+        }
+        assert_eq!(store.partials().unwrap().len(), 1, "{process}: it is there still");
+        go_on_and_lose_power(&disk, store, 10);
+    }
+}
+
+#[test]
+fn invariant_r2_a_name_that_could_be_neither_synced_nor_removed_is_not_believed() {
+    let disk = SimDisk::new();
+    let store = on_sim(&disk);
+    let id = content(11, 100).0;
+    let dir = dir_of(&store, 11);
+    fail_to_finish(&disk, &store, 11, Operation::SyncDir, &dir);
+    assert!(disk.exists(&store.path(&id)).unwrap(), "it is there still");
+    assert!(!store.contains(&id).unwrap());
+    assert_eq!(store.list().unwrap(), []);
+    assert!(matches!(store.read(&id), Err(BundleError::NotFound { .. })));
+    assert!(matches!(store.quarantine(&id), Err(BundleError::NotFound { .. })));
+    go_on_and_lose_power(&disk, store, 11);
+}
+
+#[test]
+fn invariant_r2_no_bundle_is_taken_into_a_directory_that_could_not_be_synced() {
+    let disk = SimDisk::new();
+    let store = on_sim(&disk);
+    let (old, _) = put(&store, 12, 100);
+    let (id, content) = content(13, 100);
+    store.begin(&id, 100).unwrap();
+    store.write(&id, 0, &content).unwrap();
+    let outer = disk::parent(Path::new(&dir_of(&store, 13))).to_owned();
+    // The first sync for this bundle that is of a directory: that of `bundles`, which got `ab`.
+    disk.fail_path(Operation::SyncDir, "/home/bundles", io::ErrorKind::Other, 1);
+    store.finish(&id, 100).unwrap_err();
+    assert!(disk.exists(&outer).unwrap(), "the directory is there, and its name is not durable");
+    for _ in 0..2 {
+        store.begin(&id, 100).unwrap();
+        store.write(&id, 0, &content).unwrap();
+        let error = store.finish(&id, 100).unwrap_err();
+        let text = std::error::Error::source(&error).unwrap().to_string();
+        assert!(text.contains("start this coordinator again"), "{text}");
+    }
+    // Where the directory is known to be good, all is as before.
+    store.delete(&old).unwrap();
+    put(&store, 12, 100);
+}
+
 #[test]
 fn bundles_faults_of_the_wrapper_are_what_they_say() {
     let store = FaultyBundleStore::new(Arc::new(on_sim(&SimDisk::new())));

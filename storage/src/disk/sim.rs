@@ -1,7 +1,9 @@
 //! A disk in memory for crash suites and simulations. It keeps apart what was written and what
 //! was synced, and on [`SimDisk::crash`] forgets what the given [`Loss`] says; it can fail any
 //! operation, lie about a sync, run full, and rot. Stricter than most real file systems: a name is
-//! durable only after a sync of its directory, a length only after a sync of the file.
+//! durable only after a sync of its directory, a length only after a sync of the file, and a sync
+//! that failed has forgotten what it was to write: readers still see it, and the next sync of it
+//! succeeds without bringing it anywhere, as with Linux' page cache after an I/O error.
 
 mod file;
 mod state;
@@ -95,14 +97,24 @@ impl SimDisk {
         self.lock().operations
     }
 
-    /// Fails the next `times` operations of a kind on paths that contain `fragment`.
+    /// Fails the next `times` operations of a kind on paths that contain `fragment`. A sync that
+    /// fails so forgets what it was to write.
     pub fn fail_path(&self, operation: Operation, fragment: &str, kind: io::ErrorKind, times: u64) {
         self.lock().add_fault(operation, fragment, kind, times);
     }
 
-    /// Takes back the faults of [`SimDisk::fail_path`] that have not come yet.
+    /// Has the process die just before its next operation of that kind on a path that contains
+    /// `fragment`: that one and all after it fail, until [`SimDisk::crash`].
+    pub fn kill_at(&self, operation: Operation, fragment: &str) {
+        self.lock().kill_at = Some((operation, fragment.to_owned()));
+    }
+
+    /// Takes back the faults of [`SimDisk::fail_path`] and [`SimDisk::kill_at`] that have not come
+    /// yet.
     pub fn clear_faults(&self) {
-        self.lock().faults.clear();
+        let mut state = self.lock();
+        state.faults.clear();
+        state.kill_at = None;
     }
 
     /// Has the `number`-th sync of any kind (from 0, counted since the disk was made) do nothing,
@@ -223,13 +235,13 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.step(Operation::SyncDir, dir)?;
+        state.step_sync(Operation::SyncDir, dir, |state| state.forget_dir(dir))?;
         if state.notes_sync(Operation::SyncDir, dir) { state.sync_dir(dir) } else { Ok(()) }
     }
 
     fn sync_all(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.step(Operation::SyncAll, dir)?;
+        state.step_sync(Operation::SyncAll, dir, State::forget_all)?;
         if state.notes_sync(Operation::SyncAll, dir) {
             state.sync_all();
         }

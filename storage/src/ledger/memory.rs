@@ -1,5 +1,6 @@
 //! The ledger's twin in memory, for simulations and tests. Nothing of it outlives the process,
-//! which is a state every coordinator must be able to start from.
+//! which is a state every coordinator must be able to start from; and it can forget what was not
+//! flushed, as a disk does that loses its power.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,9 +13,11 @@ use super::{BundleRow, Ledger, LedgerError, RepairRow, UploadClaim};
 #[derive(Debug, Default)]
 pub struct MemoryLedger {
     books: Mutex<Books>,
+    /// As of the last flush.
+    flushed: Mutex<Books>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Books {
     bundles: BTreeMap<BundleId, BundleRow>,
     claims: BTreeMap<(LeaseId, BundleId), UploadClaim>,
@@ -28,8 +31,14 @@ impl MemoryLedger {
         Self::default()
     }
 
+    /// Goes back to what was there at the last flush.
+    pub fn lose_unflushed(&self) {
+        let flushed = lock(&self.flushed).clone();
+        *self.lock() = flushed;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.books)
     }
 }
 
@@ -94,6 +103,12 @@ impl Ledger for MemoryLedger {
     }
 
     fn flush(&self) -> Result<(), LedgerError> {
+        let books = self.lock().clone();
+        *lock(&self.flushed) = books;
         Ok(())
     }
+}
+
+fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
 }

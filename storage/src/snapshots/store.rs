@@ -31,6 +31,8 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     newest: Option<StoredSnapshot>,
+    /// Files that lie aside, put there now or at an earlier start.
+    damaged: Vec<DamagedSnapshot>,
     /// For the next published file; larger than any before.
     next_number: u64,
     /// For the next temporary file.
@@ -48,8 +50,8 @@ struct Name {
 
 impl SnapshotStore {
     /// Opens the snapshots of a data directory and reads the newest through. A damaged one is put
-    /// aside and returned: the caller raises a finding. Open the log first; `log` says what it
-    /// still holds.
+    /// aside and returned; [`SnapshotStore::damaged`] tells of it from then on. Open the log first;
+    /// `log` says what it still holds.
     ///
     /// # Errors
     /// [`SnapshotError::Unrecoverable`] when no good snapshot reaches to where the log begins, or
@@ -93,13 +95,15 @@ impl SnapshotStore {
             };
             return Err(SnapshotError::Unrecoverable { path, source });
         }
+        let before = already_aside(&**home.disk(), &dir)?;
         // Only now: had it been put aside before the checks, the next start would not see it.
         let damaged = put_aside(bad, &**home.disk())?;
         remove_with_suffix(&**home.disk(), &dir, TEMPORARY_SUFFIX)?;
         // A process that died may have renamed a file without living to sync the directory, and
         // the log will be purged on the strength of what is seen here.
         home.disk().sync_dir(&dir).map_err(SnapshotError::io("sync", &dir))?;
-        let state = State { newest, next_number, next_temporary: 0 };
+        let aside = before.into_iter().chain(damaged.iter().cloned()).collect();
+        let state = State { newest, damaged: aside, next_number, next_temporary: 0 };
         let inner = Inner { home: home.clone(), dir, state: Mutex::new(state) };
         Ok((Self { inner: Arc::new(inner) }, damaged))
     }
@@ -108,6 +112,26 @@ impl SnapshotStore {
     #[must_use]
     pub fn newest(&self) -> Option<StoredSnapshot> {
         self.lock().newest.clone()
+    }
+
+    /// The damaged files that lie aside, since this start or an earlier one. They stay until the
+    /// caller has told somebody: the next snapshot often follows within the second.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<DamagedSnapshot> {
+        self.lock().damaged.clone()
+    }
+
+    /// Removes a damaged file, once somebody has been told. Not durable by itself: a power cut may
+    /// bring it back, to be told of again.
+    ///
+    /// # Errors
+    /// As the system reports it.
+    pub fn discard(&self, damaged: &DamagedSnapshot) -> Result<(), SnapshotError> {
+        let mut state = self.lock();
+        crate::disk::remove_if_exists(&**self.inner.home.disk(), &damaged.path)
+            .map_err(SnapshotError::io("remove", &damaged.path))?;
+        state.damaged.retain(|other| other.path != damaged.path);
+        Ok(())
     }
 
     /// Begins a snapshot, to be filled by the state machine or from the network.
@@ -179,7 +203,7 @@ impl SnapshotStore {
         for name in published(disk, dir)?.iter().rev().skip(KEPT) {
             disk.remove(&name.path).map_err(SnapshotError::io("remove", &name.path))?;
         }
-        remove_with_suffix(disk, dir, DAMAGED_SUFFIX)
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -224,9 +248,23 @@ fn put_aside(
             aside.push(DAMAGED_SUFFIX);
             let aside = PathBuf::from(aside);
             disk.rename(&name.path, &aside).map_err(SnapshotError::io("rename", &name.path))?;
-            Ok(DamagedSnapshot { path: aside, error })
+            Ok(DamagedSnapshot { path: aside, error: Arc::new(error) })
         })
         .collect()
+}
+
+/// What an earlier start put aside, and has told nobody of.
+fn already_aside(disk: &dyn Disk, dir: &Path) -> Result<Vec<DamagedSnapshot>, SnapshotError> {
+    let aside = entries(disk, dir)?
+        .into_iter()
+        .filter(|path| path.as_os_str().as_encoded_bytes().ends_with(DAMAGED_SUFFIX.as_bytes()));
+    Ok(aside
+        .map(|path| {
+            let what = "found at an earlier start";
+            let error = Arc::new(SnapshotError::Damaged { path: path.clone(), what });
+            DamagedSnapshot { path, error }
+        })
+        .collect())
 }
 
 fn remove_with_suffix(disk: &dyn Disk, dir: &Path, suffix: &str) -> Result<(), SnapshotError> {

@@ -2,7 +2,6 @@
 //! quarantined stays away; and nothing half-written is ever held.
 
 use std::collections::BTreeSet;
-use std::io;
 
 use proto_types::BundleId;
 use storage::bundles::{BundleOptions, BundleStore, FileBundleStore};
@@ -68,8 +67,7 @@ impl Scenario for BundleStory {
         let name = BundleId::of(&content(4)).to_string();
         let dir = format!("{}/{}", &name[..2], &name[2..4]);
         disk.label("killed");
-        disk.fail_path(Operation::SyncDir, &dir, io::ErrorKind::Other, 1);
-        disk.fail_path(Operation::Remove, &dir, io::ErrorKind::Other, 1);
+        disk.kill_at(Operation::SyncDir, &dir);
         if put(&store, 4).is_err() {
             drop(store);
             disk.crash(Loss::Nothing);

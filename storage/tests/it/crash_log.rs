@@ -1,7 +1,6 @@
 //! The log under power cuts and lies: what was acknowledged is there, and every single sync of
 //! log and marker is missed when the disk leaves it out.
 
-use std::io;
 use std::path::Path;
 
 use storage::disk::Disk;
@@ -69,7 +68,7 @@ impl Scenario for LogStory {
             };
             if let Some((operation, path)) = killed_at {
                 disk.label("killed");
-                disk.fail_path(operation, path, io::ErrorKind::Other, 1);
+                disk.kill_at(operation, path);
             }
             let performed = step.perform(&mut log, &before);
             disk.clear_faults();
@@ -146,9 +145,9 @@ fn open(disk: &SimDisk, is_made: &mut bool) -> Result<(DataDir, RaftLogStore), S
     Ok((dir, log))
 }
 
-/// Whether the power cut of the harness has come: everything fails, also what is harmless.
+/// Whether the power cut of the harness has come, and not only the end of the process.
 fn is_cut(disk: &SimDisk) -> bool {
-    disk.exists(Path::new("/")).is_err()
+    disk.exists(Path::new("/")).is_err_and(|error| error.to_string().contains("power cut"))
 }
 
 fn refuses_or_keeps(disk: &SimDisk, acknowledged: &Acknowledged, how: &str) -> Result<(), String> {

@@ -1,8 +1,6 @@
 //! Snapshot files under power cuts and lies: a published snapshot is there, whole, and the node's
 //! newest; and the one before it until the next is.
 
-use std::io;
-
 use storage::disk::sim::{Loss, Operation, SimDisk};
 use storage::raft_log::LogBounds;
 use storage::raft_types::{SnapshotMeta, log_id};
@@ -55,16 +53,13 @@ impl Scenario for SnapshotStory {
             let is_killed = index == 40;
             if is_killed {
                 disk.label("killed");
-                let error = io::ErrorKind::Other;
-                disk.fail_path(Operation::SyncDir, "/home/snapshots", error, 1);
+                disk.kill_at(Operation::SyncDir, "/home/snapshots");
             }
             let built = build(&store, index).map_err(|e| e.to_string())?;
             let published = store.publish(&built);
             if is_killed && published.is_err() {
                 // Killed between rename and sync: the next process sees the file, and purges.
-                // A killed process removes nothing.
-                Box::leak(Box::new(built));
-                drop((store, dir));
+                drop((built, store, dir));
                 disk.crash(Loss::Nothing);
                 dir = home(disk).map_err(|e| e.to_string())?;
                 disk.label("open");

@@ -62,6 +62,22 @@ fn ledger_on_sled_is_found_again_with_its_scrub_times() {
 }
 
 #[test]
+fn ledger_that_lost_what_was_not_flushed_is_rebuilt() {
+    let ledger = MemoryLedger::new();
+    let [first, second] = [held()[0], held()[1]];
+    ledger.rebuild_from(&[first]).unwrap();
+    ledger.mark_scrubbed(&first.id, LogTime::from_millis(77)).unwrap();
+    ledger.put_bundle(&second.id, BundleRow { bytes: 2, last_scrubbed: None }).unwrap();
+    ledger.lose_unflushed();
+    let unscrubbed = BundleRow { bytes: first.bytes, last_scrubbed: None };
+    assert_eq!(ledger.bundles().unwrap(), [(first.id, unscrubbed)]);
+    let report = ledger.rebuild_from(&[first, second]).unwrap();
+    assert_eq!(report, RebuildReport { kept: 1, added: 1, removed: 0 });
+    ledger.lose_unflushed();
+    assert!(ledger.bundle(&second.id).unwrap().is_some(), "a rebuild is flushed");
+}
+
+#[test]
 fn ledger_damaged_missing_or_behind_is_rebuilt_from_the_bundle_files() {
     let directory = tempfile::tempdir().unwrap();
     let home = real_home(&directory, "home");

@@ -70,9 +70,15 @@ fn snapshots_damaged_at_any_byte_fall_back_aloud_while_the_log_reaches_back() {
         assert_eq!(found.len(), 1, "byte {offset}");
         assert!(damaged.exists(&found[0].path).unwrap(), "it is put aside, not deleted");
         assert!(found[0].error.to_string().contains(&*newest.to_string_lossy()));
+        assert_eq!(store.damaged()[0].path, found[0].path);
         drop(store);
-        let (_, found) = open(&damaged, bounds(10, 25)).unwrap();
-        assert!(found.is_empty(), "told once");
+        let (store, newly) = open(&damaged, bounds(10, 25)).unwrap();
+        assert!(newly.is_empty(), "found once");
+        store.publish(&build(&store, 25).unwrap()).unwrap();
+        assert_eq!(store.damaged()[0].path, found[0].path, "and kept until it is discarded");
+        store.discard(&found[0]).unwrap();
+        assert!(store.damaged().is_empty());
+        assert!(!damaged.exists(&found[0].path).unwrap());
     }
     let whole = disk.content(&newest).unwrap();
     for length in 0..length {

@@ -46,7 +46,7 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
-        state.step(Operation::SyncFile, &self.path)?;
+        state.step_sync(Operation::SyncFile, &self.path, |s| s.forget_file(self.inode))?;
         state.check_life(self.life)?;
         if state.notes_sync(Operation::SyncFile, &self.path) {
             state.sync_file(self.inode);

@@ -53,6 +53,49 @@ fn sim_disk_tears_the_last_write() {
 }
 
 #[test]
+fn sim_disk_forgets_what_a_failed_sync_was_to_write() {
+    for is_written_again in [false, true] {
+        let disk = SimDisk::new();
+        let file = disk.create(path("/a")).unwrap();
+        file.write_at(0, b"one").unwrap();
+        disk.fail_path(Operation::SyncFile, "a", io::ErrorKind::Other, 1);
+        disk.fail_path(Operation::SyncDir, "/", io::ErrorKind::Other, 1);
+        file.sync_data().unwrap_err();
+        disk.sync_dir(path("/")).unwrap_err();
+        if is_written_again {
+            file.write_at(0, b"two").unwrap();
+            disk.rename(path("/a"), path("/b")).unwrap();
+        }
+        // All succeed now; without the new writes, on nothing.
+        file.sync_data().unwrap();
+        disk.sync_dir(path("/")).unwrap();
+        disk.sync_all(path("/")).unwrap();
+        assert_eq!(disk.files().len(), 1, "readers see it");
+        disk.crash(Loss::Unsynced);
+        if is_written_again {
+            assert_eq!(disk.content(path("/b")).unwrap(), b"two");
+        } else {
+            assert!(disk.files().is_empty());
+        }
+    }
+}
+
+#[test]
+fn sim_disk_lets_a_process_die_at_an_operation() {
+    let disk = SimDisk::new();
+    let file = disk.create(path("/a")).unwrap();
+    disk.kill_at(Operation::SyncFile, "a");
+    file.write_at(0, b"one").unwrap();
+    file.sync_data().unwrap_err();
+    disk.sync_dir(path("/")).unwrap_err();
+    disk.crash(Loss::Nothing);
+    assert_eq!(disk.content(path("/a")).unwrap(), b"one", "the kernel lives on");
+    disk.sync_all(path("/")).unwrap();
+    disk.crash(Loss::Unsynced);
+    assert_eq!(disk.content(path("/a")).unwrap(), b"one");
+}
+
+#[test]
 fn sim_disk_fails_lies_fills_and_locks_on_request() {
     let disk = SimDisk::new();
     disk.fail_path(Operation::Create, "bad", io::ErrorKind::PermissionDenied, 1);

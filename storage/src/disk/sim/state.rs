@@ -42,6 +42,9 @@ pub(super) struct State {
     inodes: BTreeMap<u64, Inode>,
     current: BTreeMap<PathBuf, Target>,
     durable: BTreeMap<PathBuf, Target>,
+    /// Names whose change a failed sync forgot: no later sync makes it durable, only another
+    /// change of the same name does.
+    forgotten: BTreeSet<PathBuf>,
     next_inode: u64,
     life: u64,
     locks: BTreeSet<PathBuf>,
@@ -49,6 +52,9 @@ pub(super) struct State {
     pub(super) operations: u64,
     pub(super) fail_from: Option<u64>,
     pub(super) faults: Vec<PathFault>,
+    /// Where the process is to die, and whether it has.
+    pub(super) kill_at: Option<(Operation, String)>,
+    is_killed: bool,
     pub(super) syncs: Vec<SyncCall>,
     pub(super) ignored_sync: Option<usize>,
     pub(super) during: &'static str,
@@ -64,6 +70,16 @@ impl State {
             return Err(io::Error::other("simulated power cut"));
         }
         let text = path.to_string_lossy();
+        if self
+            .kill_at
+            .take_if(|(kind, part)| *kind == operation && text.contains(&**part))
+            .is_some()
+        {
+            self.is_killed = true;
+        }
+        if self.is_killed {
+            return Err(io::Error::other("simulated end of the process"));
+        }
         for fault in &mut self.faults {
             if fault.times > 0 && fault.operation == operation && text.contains(&fault.fragment) {
                 fault.times -= 1;
@@ -71,6 +87,53 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// [`State::step`] of a sync: where a fault was asked for, what it was to write is forgotten. A
+    /// power cut or the end of the process is no such fault: then the crash decides.
+    pub(super) fn step_sync(
+        &mut self,
+        operation: Operation,
+        path: &Path,
+        forget: impl FnOnce(&mut Self),
+    ) -> io::Result<()> {
+        let result = self.step(operation, path);
+        let is_cut = self.fail_from.is_some_and(|from| self.operations >= from);
+        if result.is_err() && !is_cut && !self.is_killed {
+            forget(self);
+        }
+        result
+    }
+
+    pub(super) fn forget_file(&mut self, inode: u64) {
+        if let Some(inode) = self.inodes.get_mut(&inode) {
+            inode.pending.clear();
+        }
+    }
+
+    pub(super) fn forget_dir(&mut self, dir: &Path) {
+        let names: BTreeSet<&PathBuf> = self.current.keys().chain(self.durable.keys()).collect();
+        let lost = names.into_iter().filter(|name| {
+            name.parent() == Some(dir) && self.current.get(*name) != self.durable.get(*name)
+        });
+        self.forgotten.extend(lost.cloned().collect::<Vec<_>>());
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        self.inodes.values_mut().for_each(|inode| inode.pending.clear());
+        let names: BTreeSet<&PathBuf> = self.current.keys().chain(self.durable.keys()).collect();
+        let dirs: BTreeSet<PathBuf> =
+            names.into_iter().filter_map(|name| name.parent().map(Path::to_owned)).collect();
+        dirs.iter().for_each(|dir| self.forget_dir(dir));
+    }
+
+    /// Changes what a name stands for.
+    fn set_name(&mut self, path: &Path, target: Option<Target>) {
+        self.forgotten.remove(path);
+        match target {
+            Some(target) => self.current.insert(path.to_owned(), target),
+            None => self.current.remove(path),
+        };
     }
 
     pub(super) fn add_fault(
@@ -102,6 +165,8 @@ impl State {
         self.life += 1;
         self.locks.clear();
         self.faults.clear();
+        self.kill_at = None;
+        self.is_killed = false;
         // A power cut that was set up and has not come yet outlives a killed process.
         if loss != Loss::Nothing || self.fail_from.is_some_and(|from| self.operations >= from) {
             self.fail_from = None;
@@ -132,6 +197,7 @@ impl State {
         }
         self.current.clone_from(&names);
         self.durable = names;
+        self.forgotten.clear();
         self.forget_nameless();
     }
 
@@ -158,7 +224,7 @@ impl State {
         }
         self.next_inode += 1;
         self.inodes.insert(self.next_inode, Inode::default());
-        self.current.insert(path.to_owned(), Target::File(self.next_inode));
+        self.set_name(path, Some(Target::File(self.next_inode)));
         Ok((self.next_inode, self.life))
     }
 
@@ -175,14 +241,14 @@ impl State {
                 "the simulated disk renames files only",
             ));
         }
-        self.current.remove(from);
-        self.current.insert(to.to_owned(), target);
+        self.set_name(from, None);
+        self.set_name(to, Some(target));
         Ok(())
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.inode_of(path)?;
-        self.current.remove(path);
+        self.set_name(path, None);
         Ok(())
     }
 
@@ -190,7 +256,7 @@ impl State {
         let missing: Vec<&Path> =
             path.ancestors().filter(|p| !is_root(p) && !self.current.contains_key(*p)).collect();
         for dir in missing.into_iter().rev() {
-            self.current.insert(dir.to_owned(), Target::Directory);
+            self.set_name(dir, Some(Target::Directory));
         }
         match self.current.get(path) {
             Some(Target::File(_)) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -230,14 +296,20 @@ impl State {
         if !is_root(dir) && self.current.get(dir) != Some(&Target::Directory) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        self.durable.retain(|path, _| path.parent() != Some(dir));
-        let names = self.current.iter().filter(|(path, _)| path.parent() == Some(dir));
-        self.durable.extend(names.map(|(path, target)| (path.clone(), *target)));
+        self.sync_names(|path| path.parent() == Some(dir));
         Ok(())
     }
 
+    fn sync_names(&mut self, of: impl Fn(&Path) -> bool) {
+        let Self { current, durable, forgotten, .. } = self;
+        let is_synced = |path: &PathBuf| of(path) && !forgotten.contains(path);
+        durable.retain(|path, _| !is_synced(path));
+        let names = current.iter().filter(|(path, _)| is_synced(path));
+        durable.extend(names.map(|(path, target)| (path.clone(), *target)));
+    }
+
     pub(super) fn sync_all(&mut self) {
-        self.durable.clone_from(&self.current);
+        self.sync_names(|_| true);
         let inodes: Vec<u64> = self.inodes.keys().copied().collect();
         inodes.into_iter().for_each(|inode| self.sync_file(inode));
     }
