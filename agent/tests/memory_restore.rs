@@ -40,7 +40,7 @@ async fn memory_of_a_restore_stays_under_128_mebibytes() {
     let file = story.path("point.strongroom");
     write_export(&store, &file, &story.env, Arc::new(NoProgress)).await.unwrap();
     let done = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "--nocapture", "restores_in_its_own_process"])
+        .args(["--exact", "--nocapture", "restores_in_its_own_process"])
         .env(PLACE, story.temp.path())
         .output()
         .unwrap();
@@ -51,8 +51,8 @@ async fn memory_of_a_restore_stays_under_128_mebibytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a part of memory_of_a_restore_stays_under_128_mebibytes"]
 async fn restores_in_its_own_process() {
+    // A part of the test above, which runs it in a process of its own.
     let Some(place) = std::env::var_os(PLACE).map(PathBuf::from) else { return };
     let env = Env::system();
     let opener = Opener::from_kek_file(&place.join("state/kek.key")).unwrap();

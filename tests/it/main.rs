@@ -8,6 +8,7 @@ mod keys;
 mod membership;
 mod operable;
 mod quorum;
+mod quota;
 mod restart;
 mod snapshot;
 mod space;

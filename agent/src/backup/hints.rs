@@ -5,13 +5,17 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
+use std::time::Duration;
 
+use backon::{BlockingRetryable, ConstantBuilder};
 use bundle::{Item, ItemKey};
 use proto_types::{BundleId, Sequence};
 use sha2::{Digest, Sha256};
 
 use crate::sources::{Stat, Timestamp};
 
+/// Between two tries at a store that is still locked.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const CACHE_BYTES: u64 = 4 << 20;
 const HEAD_KEY: &[u8] = b"head";
 const HINT_BYTES: usize = 44;
@@ -83,7 +87,10 @@ impl Hints {
                 .mode(sled::Mode::LowSpace)
                 .open()
         };
-        let db = match open() {
+        // A store that was closed a moment ago may still be locked by its last thread.
+        let patience = ConstantBuilder::default().with_delay(LOCK_PAUSE).with_max_times(100);
+        let opened = open.retry(patience).when(|error| matches!(error, sled::Error::Io(_))).call();
+        let db = match opened {
             Ok(db) => db,
             Err(error) => {
                 tracing::warn!(%error, "the cache cannot be read: everything will be read again");
