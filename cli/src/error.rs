@@ -211,6 +211,7 @@ const fn usual_remedy(code: Code) -> Option<&'static str> {
         Code::NoSpace => "free space or enlarge the disk; bundles are taken again by themselves",
         Code::InvalidArgument
         | Code::InvalidConfig
+        | Code::LimitReached
         | Code::LocalIo
         | Code::AddressInUse
         | Code::Unauthenticated

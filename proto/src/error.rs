@@ -75,7 +75,9 @@ const fn grpc_code(code: Code) -> tonic::Code {
         Code::DigestMismatch | Code::BadSignature | Code::WrongCluster => {
             tonic::Code::InvalidArgument
         }
-        Code::TooLarge | Code::NoSpace | Code::ResourceExhausted => tonic::Code::ResourceExhausted,
+        Code::TooLarge | Code::NoSpace | Code::ResourceExhausted | Code::LimitReached => {
+            tonic::Code::ResourceExhausted
+        }
         Code::AlreadyExists => tonic::Code::AlreadyExists,
         Code::ClusterNotFound
         | Code::PointNotFound

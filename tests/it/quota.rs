@@ -26,7 +26,7 @@ async fn bad_input_beyond_the_bytes_of_a_cluster_is_refused_before_it_is_taken()
     assert_refused(
         "an upload beyond the limit",
         refused,
-        Code::ResourceExhausted,
+        Code::LimitReached,
         &["cluster harbour may store 195.3 KiB", "limits.cluster_bytes_max", "would add"],
     );
     assert_eq!(harbour.offset(&fleet.address(2), &lease, files.config.id()).await.unwrap().0, 0);

@@ -443,11 +443,11 @@ words! {
         /// Leases or sessions in an expiry.
         Expired = 11, "the number of ids in one expiry", "send several commands", TooLarge;
         /// Findings of one scope.
-        Findings = 12, "the number of findings of one scope", "clear some first", ResourceExhausted;
+        Findings = 12, "the number of findings of one scope", "clear some first", LimitReached;
         /// Nodes of the fleet.
-        Nodes = 13, "the number of coordinators", "remove one first", ResourceExhausted;
+        Nodes = 13, "the number of coordinators", "remove one first", LimitReached;
         /// Voters.
-        Voters = 14, "the number of voters", "more of them make every write slower and little safer", ResourceExhausted;
+        Voters = 14, "the number of voters", "more of them make every write slower and little safer", LimitReached;
     }
     second remedy: /** What to do about it. */
 }

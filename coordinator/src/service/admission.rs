@@ -101,18 +101,23 @@ impl Admission {
         if more == 0 || stored.saturating_add(under_way).saturating_add(more) <= limit {
             return Ok(());
         }
-        let under_way = match under_way {
-            0 => String::new(),
-            bytes => format!(" and uploads {} at the moment", ByteCount::new(bytes)),
+        // What is stored stays; what is under way may yet fail.
+        let (code, under_way) = match under_way {
+            0 => (Code::LimitReached, String::new()),
+            bytes => (
+                Code::ResourceExhausted,
+                format!(" and uploads {} at the moment", ByteCount::new(bytes)),
+            ),
         };
-        Err(exhausted(format!(
+        let message = format!(
             "cluster {} may store {} (limits.cluster_bytes_max), stores {}{under_way}, and would \
              add {}: raise the limit on all coordinators, or have the cluster keep less",
             name_of(state, cluster),
             ByteCount::new(limit),
             ByteCount::new(stored),
             ByteCount::new(more),
-        )))
+        );
+        Err(ApiError::new(code, message))
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -176,7 +181,7 @@ mod tests {
     fn admit(admission: &Admission, cluster: ClusterId, bytes: u64) -> Result<Admitted, String> {
         let bundle = BundleId::of(b"new");
         admission.admit(&State::new(), cluster, bundle, bytes).map_err(|error| {
-            assert_eq!(error.code(), Code::ResourceExhausted);
+            assert!(matches!(error.code(), Code::ResourceExhausted | Code::LimitReached));
             error.to_string()
         })
     }
@@ -233,7 +238,7 @@ mod tests {
             admission(limits).check_commit(&State::new(), HARBOUR, added)
         };
         assert!(check(Some(10), &[4, 6]).is_ok());
-        assert_eq!(check(Some(10), &[4, 7]).unwrap_err().code(), Code::ResourceExhausted);
+        assert_eq!(check(Some(10), &[4, 7]).unwrap_err().code(), Code::LimitReached);
         assert!(check(None, &[u64::MAX]).is_ok(), "without a limit there is none");
     }
 

@@ -113,6 +113,8 @@ codes! {
     NoSpace = "NO_SPACE", retry true, exit 9;
     /// A limit on simultaneous work is reached.
     ResourceExhausted = "RESOURCE_EXHAUSTED", retry true, exit 9;
+    /// A limit is reached that time does not lift.
+    LimitReached = "LIMIT_REACHED", retry false, exit 9;
 }
 
 impl fmt::Display for Code {
