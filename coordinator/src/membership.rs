@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use coordinator_core::{Change, Command, NodeState, Outcome, State};
+use coordinator_core::{Change, Command, NodeState, OfChange, Outcome, State, Voters};
 use proto::ApiError;
 use proto_types::NodeId;
 
@@ -22,7 +22,10 @@ pub(crate) fn is_owed(raft: &RaftNode, state: &State) -> bool {
 
 /// One round. Waiting is no error: the next round looks again.
 pub(crate) async fn drive(this: NodeId, raft: &RaftNode) -> Result<(), ApiError> {
-    let state = raft.local().state;
+    // At a confirmed index: a leader that is new may have applied less than its log holds, and
+    // must not make a membership of the past again.
+    let view = raft.applied(raft.read_index().await?).await?;
+    let state = &view.state;
     let now = raft.membership();
     let voting = now.voters.all();
     for row in state.nodes() {
@@ -42,7 +45,7 @@ pub(crate) async fn drive(this: NodeId, raft: &RaftNode) -> Result<(), ApiError>
         }
     }
     match state.change() {
-        Some(change) => step(this, raft, change, &now, &voting).await,
+        Some(change) => step(this, raft, state, change, &now, &voting).await,
         None => Ok(()),
     }
 }
@@ -50,23 +53,30 @@ pub(crate) async fn drive(this: NodeId, raft: &RaftNode) -> Result<(), ApiError>
 async fn step(
     this: NodeId,
     raft: &RaftNode,
+    state: &State,
     change: &Change,
     now: &Membership,
     voting: &BTreeSet<NodeId>,
 ) -> Result<(), ApiError> {
+    let of = OfChange { begun: change.begun };
     if now.voters.settled() == Some(&change.voters) {
-        raft.propose_here(core_request(None, Command::EndChange)).await?;
+        raft.propose_here(core_request(None, Command::EndChange(of))).await?;
         tracing::info!(event = "voters_changed", voters = ?change.voters);
         return Ok(());
     }
     if !change.sealed {
-        let mut coming = change.voters.difference(voting);
-        if !coming.all(|node| raft.is_caught_up(*node))
-            || raft.local().state.not_durable_on(&change.voters) > 0
+        // Not before the new voters can decide something: once sealed it cannot be given up, and a
+        // majority that does not answer would be the end of every write.
+        let ready: BTreeSet<NodeId> =
+            change.voters.iter().copied().filter(|node| raft.is_ready(*node)).collect();
+        let coming_ready = change.voters.difference(voting).all(|node| ready.contains(node));
+        if !coming_ready
+            || !Voters::of(change.voters.clone()).have_majority(&ready)
+            || state.not_durable_on(&change.voters) > 0
         {
             return Ok(());
         }
-        let request = core_request(None, Command::SealChange);
+        let request = core_request(None, Command::SealChange(of));
         let (outcome, _) = raft.propose_here(request).await?;
         if let Outcome::Refused(refusal) = outcome {
             tracing::debug!(%refusal, "the change of voters waits");

@@ -91,7 +91,17 @@ struct Inner {
     fleet: MetadataValue<Ascii>,
     tls: ClientTls,
     deadlines: Deadlines,
-    known: RwLock<BTreeMap<NodeId, (Member, Peer)>>,
+    known: RwLock<BTreeMap<NodeId, Known>>,
+    /// Those of the config.
+    seeds: Vec<(NodeId, Member)>,
+}
+
+struct Known {
+    member: Member,
+    /// For what is short and must not wait: Raft, claims, status.
+    control: Peer,
+    /// For bundles: a connection of its own, whose full windows hold up no heartbeat.
+    bulk: Peer,
 }
 
 impl Peers {
@@ -113,6 +123,7 @@ impl Peers {
             tls: tls.client(),
             deadlines: Deadlines { connect, ..Deadlines::default() },
             known: RwLock::new(BTreeMap::new()),
+            seeds: members.iter().map(|(node, member)| (*node, member.clone())).collect(),
         };
         let peers = Self { inner: Arc::new(inner) };
         peers.learn(members);
@@ -122,11 +133,9 @@ impl Peers {
     /// Takes over who belongs to the fleet. A channel to an address that stayed the same stays.
     pub(crate) fn learn(&self, members: &BTreeMap<NodeId, Member>) {
         let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|node, (member, _)| members.get(node) == Some(member));
+        known.retain(|node, known| members.get(node) == Some(&known.member));
         for (node, member) in members.iter().filter(|(node, _)| **node != self.inner.this) {
-            known
-                .entry(*node)
-                .or_insert_with(|| (member.clone(), self.inner.client(*node, member)));
+            known.entry(*node).or_insert_with(|| self.inner.known(*node, member.clone()));
         }
     }
 
@@ -134,10 +143,11 @@ impl Peers {
     pub(crate) fn meet(&self, node: NodeId, member: Member) -> Peer {
         let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
         match known.get(&node) {
-            Some((same, client)) if *same == member => client.clone(),
+            Some(same) if same.member == member => same.control.clone(),
             Some(_) | None => {
-                let client = self.inner.client(node, &member);
-                known.insert(node, (member, client.clone()));
+                let new = self.inner.known(node, member);
+                let client = new.control.clone();
+                known.insert(node, new);
                 client
             }
         }
@@ -146,13 +156,37 @@ impl Peers {
     /// A client of this node.
     pub(crate) fn get(&self, node: NodeId) -> Option<Peer> {
         let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&node).map(|(_, client)| client.clone())
+        known.get(&node).map(|known| known.control.clone())
+    }
+
+    /// A client of this node for bundles, and for whatever else is long.
+    pub(crate) fn for_bundles(&self, node: NodeId) -> Option<Peer> {
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&node).map(|known| known.bulk.clone())
     }
 
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = (NodeId, Peer)> + use<> {
         let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
-        let all: Vec<_> = known.iter().map(|(id, (_, client))| (*id, client.clone())).collect();
+        let all: Vec<_> = known.iter().map(|(id, known)| (*id, known.control.clone())).collect();
+        all.into_iter()
+    }
+
+    /// All of them, and those of the config: who was away for long may know nobody who is left.
+    pub(crate) fn all_ever(&self) -> impl Iterator<Item = (NodeId, Peer)> + use<> {
+        let known: BTreeMap<NodeId, Peer> = self.all().collect();
+        let seeds = self.inner.seeds.iter();
+        let others =
+            seeds.filter(|(node, _)| *node != self.inner.this && !known.contains_key(node));
+        let others: Vec<_> =
+            others.map(|(node, member)| (*node, self.inner.client(*node, member))).collect();
+        known.into_iter().chain(others)
+    }
+
+    /// All of them, for bundles.
+    pub(crate) fn all_for_bundles(&self) -> impl Iterator<Item = (NodeId, Peer)> + use<> {
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<_> = known.iter().map(|(id, known)| (*id, known.bulk.clone())).collect();
         all.into_iter()
     }
 
@@ -161,6 +195,11 @@ impl Peers {
 }
 
 impl Inner {
+    fn known(&self, node: NodeId, member: Member) -> Known {
+        let (control, bulk) = (self.client(node, &member), self.client(node, &member));
+        Known { member, control, bulk }
+    }
+
     fn client(&self, node: NodeId, member: &Member) -> Peer {
         let channel =
             lazy_channel(self.env.net.clone(), &member.address, self.tls.clone(), self.deadlines);

@@ -121,7 +121,7 @@ pub async fn run_on(
         () = shutdown.cancelled() => Ok("asked to"),
         reason = raft.failed() => Err(fatal(&reason)),
         error = follow_membership(config.node_id, &raft, &peers) => Err(error),
-        error = wiped::until_removed(config.node_id, &peers, &raft) => Err(error),
+        error = wiped::until_removed(config.node_id, &peers) => Err(error),
         reason = keeper.failed() => Err(fatal(&reason)),
         served = &mut serving_ended => Err(fatal(&format!("serving ended: {served:?}"))),
         () = keep_house(keeper.clone()) => Ok("housekeeping ended"),

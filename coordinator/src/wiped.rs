@@ -9,13 +9,15 @@ use proto::{ApiError, v1};
 use proto_types::{Code, NodeId};
 
 use crate::peers::Peers;
-use crate::raft::RaftNode;
 
 /// Who does not answer in this time is taken for not started yet.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Between two questions of a node that runs.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+
 async fn ask(peers: &Peers) -> Vec<(NodeId, v1::GetNodeStatusResponse)> {
-    let asked = peers.all().map(|(node, mut peer)| async move {
+    let asked = peers.all_ever().map(|(node, mut peer)| async move {
         let call = peer.get_node_status(v1::GetNodeStatusRequest {});
         match tokio::time::timeout(PATIENCE, call).await {
             Ok(Ok(reply)) => Some((node, reply.into_inner())),
@@ -25,16 +27,16 @@ async fn ask(peers: &Peers) -> Vec<(NodeId, v1::GetNodeStatusResponse)> {
     futures::future::join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// Ends when another coordinator says that this node was removed. Asks while it hears of no leader:
-/// nobody tells a removed node anything any more.
-pub(crate) async fn until_removed(this: NodeId, peers: &Peers, raft: &RaftNode) -> ApiError {
+/// Ends when another coordinator says that this node was removed. Asked from time to time: nobody
+/// tells a removed node anything any more, and it still believes in the leader it last had.
+pub(crate) async fn until_removed(this: NodeId, peers: &Peers) -> ApiError {
+    let mut pause = PATIENCE;
     loop {
-        tokio::time::sleep(PATIENCE).await;
-        if raft.status().leader.is_none()
-            && ask(peers).await.iter().any(|(_, answer)| answer.removed_caller)
-        {
+        tokio::time::sleep(pause).await;
+        if ask(peers).await.iter().any(|(_, answer)| answer.removed_caller) {
             return removed(this);
         }
+        pause = ASK_EVERY;
     }
 }
 

@@ -171,6 +171,31 @@ async fn invariant_b1_a_node_votes_only_when_the_bundles_are_on_a_new_majority()
 }
 
 #[tokio::test]
+async fn membership_a_change_that_no_majority_could_carry_waits_and_can_be_given_up() {
+    let mut fleet = Fleet::start().await;
+    let mut harbour = RawCluster::register(&fleet, "harbour").await;
+    harbour.backup(&fleet.address(1), &[Content::file("a", &noise(100_000, 7))]).await;
+    let leader = fleet.leader().await;
+    let [lost, mistaken] = Fleet::others(leader);
+    fleet.node_mut(lost).kill();
+    let cli = fleet.admin_cli();
+    // The wrong one: of {leader, lost} only one would be left to decide.
+    let refused = cli.run(&["node", "remove", &mistaken.to_string(), "--wait", "4"]).await;
+    refused.assert_refused("the wrong node", Code::DeadlineExceeded, &["abandon-change"]);
+    let done = cli.json(&["node", "abandon-change"]).await;
+    assert_eq!(done["abandoned"], true);
+    harbour.backup(&fleet.address(leader), &[Content::file("a", b"and on")]).await;
+    // The right one goes.
+    let done = cli.json(&["node", "remove", &lost.to_string()]).await;
+    assert_eq!(done["done"], true, "{done}");
+    // And finds out when it comes back, although nobody told it.
+    fleet.node_mut(lost).start();
+    let last = ended(&mut fleet, lost).await;
+    assert!(last.contains("was removed from the fleet"), "{last}");
+    harbour.backup(&fleet.address(mistaken), &[Content::file("a", b"and on still")]).await;
+}
+
+#[tokio::test]
 async fn membership_bad_input_is_refused_with_what_to_do() {
     let fleet = Fleet::start().await;
     let cli = fleet.admin_cli();

@@ -29,13 +29,21 @@ fn cli_at(fleet: &Fleet, name: &str, addresses: &[String]) -> Cli {
     Cli::for_fleet(&fleet.scratch(name), addresses, operator.files())
 }
 
-fn partial(out: &Path) -> PathBuf {
-    out.with_extension("snapshot.partial")
+/// What is written of it so far.
+fn partial(out: &Path) -> Option<PathBuf> {
+    let name = out.file_name().expect("a name").to_str().expect("a plain name").to_owned();
+    let directory = std::fs::read_dir(out.parent().expect("a directory")).expect("listed");
+    let mut entries = directory.map(|entry| entry.expect("an entry").path());
+    entries.find(|path| {
+        let found = path.file_name().and_then(|found| found.to_str()).unwrap_or_default();
+        found.starts_with(&name) && found.ends_with(".partial")
+    })
 }
 
 async fn half_way(out: &Path) {
     until_so("the first megabytes are in the file", async || {
-        std::fs::metadata(partial(out)).is_ok_and(|meta| meta.len() > 2 << 20)
+        let meta = partial(out).and_then(|path| std::fs::metadata(path).ok());
+        meta.is_some_and(|meta| meta.len() > 2 << 20)
     })
     .await;
 }
@@ -83,6 +91,7 @@ async fn snapshot_is_saved_through_any_node_and_inspected_without_one() {
     let refused = cli.run(&["snapshot", "save", &out("d.snapshot")]).await;
     refused.assert_refused("nobody there", Code::Unavailable, &["cannot connect"]);
     assert!(!Path::new(&out("d.snapshot")).exists());
+    assert_eq!(partial(Path::new(&out("d.snapshot"))), None, "nothing half-done stays");
 }
 
 /// Saves slowly while something happens to the leader; gives what it printed.

@@ -361,7 +361,11 @@ impl Engine {
             })
             .await;
         match reported {
-            Ok(_) => self.reported = Some(now),
+            Ok(_) => {
+                self.reported = Some((now.0, None));
+                // Told once: when it is cleared, only a new one raises it again.
+                self.rolled_back = None;
+            }
             // The point is committed; the next backup tells again.
             Err(error) => tracing::warn!(%error, "findings could not be reported"),
         }

@@ -98,11 +98,19 @@ async fn chosen(
 
 /// The id of a coordinator by its id or name.
 fn named(status: &v1::GetStatusResponse, wanted: &str) -> Result<u64> {
-    let found = status
+    let mut matching = status
         .nodes
         .iter()
-        .find(|node| node.name == wanted || node.node_id.to_string() == wanted)
+        .filter(|node| node.name == wanted || node.node_id.to_string() == wanted)
         .map(|node| node.node_id);
+    let found = matching.next();
+    if matching.next().is_some() {
+        return Err(CliError::usage(format!(
+            "{wanted:?} is the id of one node and the name of another"
+        ))
+        .with_remedy("give the id of the one whose name it is"));
+    }
+    drop(matching);
     found.ok_or_else(|| {
         let names: Vec<&str> = status.nodes.iter().map(|node| node.name.as_str()).collect();
         CliError::usage(format!("there is no coordinator {wanted:?}"))

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -124,8 +125,8 @@ impl SnapshotView {
         format!(
             "{}: good\nfleet    {} ({})\nlog      index {}, of {}\nleader   node {} in term {}, \
              confirmed at {} and sealed at {}\nstate    {}, {}, {}, {}\nbundles  {bundles}\n",
-            self.file.display(),
-            self.fleet,
+            agent::shown::path(&self.file),
+            agent::shown::plain(&self.fleet),
             self.fleet_id,
             self.index,
             self.log_time,
@@ -178,8 +179,11 @@ async fn save(arguments: &SaveArgs, context: &Context) -> Result<()> {
         .with_remedy("choose another name, or move it away yourself"));
     }
     let (_, client) = operator::connect(context)?;
+    // A name nobody can have put there before us.
+    let mut drawn = [0; 8];
+    context.env.random.fill(&mut drawn);
     let mut partial = out.clone().into_os_string();
-    partial.push(".partial");
+    partial.push(format!(".{}.partial", hex::encode(drawn)));
     let partial = PathBuf::from(partial);
     let mut retries = 0;
     let saved = loop {
@@ -195,6 +199,7 @@ async fn save(arguments: &SaveArgs, context: &Context) -> Result<()> {
         if !error.code().is_retryable() || retries == TRIES_MAX {
             break Err(error);
         }
+        let _ = std::fs::remove_file(&partial);
         retries += 1;
         context.screen.note(&format!(
             "the snapshot did not come to its end ({}: {}); saving it again through the new leader",
@@ -216,15 +221,24 @@ async fn save(arguments: &SaveArgs, context: &Context) -> Result<()> {
             return Err(error);
         }
     };
-    publish(&partial, out).map_err(|error| CliError::io("name", out, &error))?;
+    if let Err(error) = publish(&partial, out) {
+        let _ = std::fs::remove_file(&partial);
+        return Err(CliError::io("name", out, &error));
+    }
     let view = SnapshotView::of(out, bytes, found, retries);
     context.screen.show(&view, |view| format!("saved and read back\n{}", view.describe()))
 }
 
 fn publish(partial: &Path, out: &Path) -> std::io::Result<()> {
     // Never over a file that came meanwhile.
-    std::fs::hard_link(partial, out)?;
-    std::fs::remove_file(partial)?;
+    let here = rustix::fs::CWD;
+    let moved =
+        rustix::fs::renameat_with(here, partial, here, out, rustix::fs::RenameFlags::NOREPLACE);
+    if moved.is_err() {
+        // Not every file system can do that at once.
+        std::fs::hard_link(partial, out)?;
+        std::fs::remove_file(partial)?;
+    }
     let directory = out.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
@@ -288,8 +302,8 @@ fn write(path: &Path, mut parts: mpsc::Receiver<Part>) -> Result<()> {
     let io = |doing: &'static str| move |error| CliError::io(doing, path, &error);
     let file = std::fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
+        .mode(0o600)
         .open(path)
         .map_err(io("write"))?;
     let bad = |error: SnapshotFileError| file_error(&error, path);

@@ -52,8 +52,8 @@ fn execute(
         Command::ClearFinding(command) => findings::clear(state, context, command),
         Command::AddNode(command) => members::add(state, context, command),
         Command::BeginChange(command) => members::begin(state, context, command),
-        Command::SealChange => members::seal(state, context),
-        Command::EndChange => members::end(state, context),
+        Command::SealChange(command) => members::seal(state, *command),
+        Command::EndChange(command) => members::end(state, context, *command),
         Command::RemoveNode(command) => members::remove(state, context, command),
         Command::SealSnapshot(_) => {
             fleet::require(state)?;

@@ -74,10 +74,10 @@ pub enum Command {
     BeginChange(BeginChange),
     /// Lets the change reach Raft, once every needed bundle is on a majority of the new voters.
     /// Proposed by the leader, until it is accepted.
-    SealChange,
+    SealChange(OfChange),
     /// Ends the change. Proposed by the leader when Raft has the new voters, or by an admin who
     /// gives it up before it was sealed.
-    EndChange,
+    EndChange(OfChange),
     /// Removes a coordinator that does not vote.
     RemoveNode(RemoveNode),
     /// Proves that one leader led while a snapshot was read from it (S1): appended by that leader
@@ -106,8 +106,8 @@ impl Command {
             Self::ClearFinding(_) => "clear_finding",
             Self::AddNode(_) => "add_node",
             Self::BeginChange(_) => "begin_change",
-            Self::SealChange => "seal_change",
-            Self::EndChange => "end_change",
+            Self::SealChange(_) => "seal_change",
+            Self::EndChange(_) => "end_change",
             Self::RemoveNode(_) => "remove_node",
             Self::SealSnapshot(_) => "seal_snapshot",
         }
@@ -349,6 +349,13 @@ pub struct BeginChange {
     pub voters: BTreeSet<NodeId>,
     /// The voter that goes, if it is to leave the fleet with it.
     pub remove: Option<NodeId>,
+}
+
+/// See [`Command::SealChange`] and [`Command::EndChange`]: which change is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfChange {
+    /// Where in the log it was begun.
+    pub begun: LogIndex,
 }
 
 /// See [`Command::RemoveNode`]. Of a removed one it answers the same.

@@ -31,7 +31,7 @@ pub use apply::apply;
 pub use command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
     CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    LogContext, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster,
+    LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster,
     RemoveNode, RenewLease, Request, SealSnapshot, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};

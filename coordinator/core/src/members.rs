@@ -9,7 +9,7 @@ use std::sync::Arc;
 use proto_types::NodeId;
 
 use crate::apply::Context;
-use crate::command::{AddNode, BeginChange, RemoveNode};
+use crate::command::{AddNode, BeginChange, OfChange, RemoveNode};
 use crate::limits::{NODE_ADDRESS_BYTES_MAX, NODES_MAX, VOTERS_MAX};
 use crate::outcome::{Event, Outcome};
 use crate::refusal::{Field, Limit, Refusal};
@@ -37,7 +37,12 @@ pub(crate) fn add(
             && row.address == command.address
     });
     if let Some(row) = same {
-        return Ok(Outcome::NodeAdded { node: row.id });
+        let node = row.id;
+        let coming = state.change.as_ref().is_some_and(|change| change.voters.contains(&node));
+        if coming || context.log.voters.all().contains(&node) {
+            return Err(Refusal::NodeVotes { node });
+        }
+        return Ok(Outcome::NodeAdded { node });
     }
     if let Some(row) = state
         .nodes
@@ -100,8 +105,8 @@ pub(crate) fn begin(
 
 /// From here on the change may reach Raft: every needed bundle is on a majority of the new voters,
 /// and no point is committed any more that is not (invariant B1).
-pub(crate) fn seal(state: &mut State, _context: &mut Context<'_>) -> Result<Outcome, Refusal> {
-    let change = state.change.clone().ok_or(Refusal::NoChange)?;
+pub(crate) fn seal(state: &mut State, of: OfChange) -> Result<Outcome, Refusal> {
+    let change = require_change(state, of)?;
     if !change.sealed {
         for (id, row) in &state.bundles {
             holders::require_durable(*id, &row.holders, &Voters::of(change.voters.clone()))?;
@@ -112,8 +117,12 @@ pub(crate) fn seal(state: &mut State, _context: &mut Context<'_>) -> Result<Outc
 }
 
 /// Ends the change: done when Raft has the new voters, given up when it was not sealed yet.
-pub(crate) fn end(state: &mut State, context: &mut Context<'_>) -> Result<Outcome, Refusal> {
-    let change = state.change.clone().ok_or(Refusal::NoChange)?;
+pub(crate) fn end(
+    state: &mut State,
+    context: &mut Context<'_>,
+    of: OfChange,
+) -> Result<Outcome, Refusal> {
+    let change = require_change(state, of)?;
     let done = context.log.voters.settled() == Some(&change.voters);
     if !done && change.sealed {
         return Err(Refusal::ChangeUnderWay);
@@ -165,6 +174,12 @@ fn mark_removed(state: &mut State, context: &mut Context<'_>, node: NodeId) {
         }
     }
     context.events.push(Event::NodeRemoved { node });
+}
+
+/// The change that is meant: another one may have begun meanwhile.
+fn require_change(state: &State, of: OfChange) -> Result<Arc<Change>, Refusal> {
+    let change = state.change.clone().filter(|change| change.begun == of.begun);
+    change.ok_or(Refusal::NoChange)
 }
 
 fn require_admitted(state: &State, node: NodeId) -> Result<(), Refusal> {

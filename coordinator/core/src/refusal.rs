@@ -273,7 +273,7 @@ pub enum Refusal {
         node: NodeId,
     },
     /// A voter cannot be taken away just so.
-    #[error("node {node} votes, or is about to: it stops voting first")]
+    #[error("node {node} votes, or is about to: remove it with `strongroom node remove` first")]
     NodeVotes {
         /// The node.
         node: NodeId,
@@ -288,7 +288,7 @@ pub enum Refusal {
     #[error("voters change by one node at a time, and one always stays")]
     ChangeNotOneStep,
     /// There is nothing to seal or to end.
-    #[error("no change of voters is under way: begin one first")]
+    #[error("no such change of voters is under way: begin one first")]
     NoChange,
 }
 

@@ -90,8 +90,10 @@ impl Keeper {
     ) -> Result<Holders, ApiError> {
         let voters = self.inner.raft.local().durable_on();
         let mut holders = Holders::new();
+        // Who does not vote counts for nothing here; it reports what it holds by itself.
+        let voting = voters.all();
         let mut note = |node: NodeId, held: Vec<BundleId>| {
-            for id in held {
+            for id in held.into_iter().filter(|_| voting.contains(&node)) {
                 holders.entry(id).or_default().push(node);
             }
         };

@@ -66,7 +66,7 @@ impl Keeper {
         let row = state.bundle(&bundle);
         let bytes = row.map(|row| row.facts.bytes);
         // Those that are known to have it first, then everybody else.
-        let mut peers: Vec<(NodeId, Peer)> = self.inner.peers.all().collect();
+        let mut peers: Vec<(NodeId, Peer)> = self.inner.peers.all_for_bundles().collect();
         peers.sort_by_key(|(node, _)| !row.is_some_and(|row| row.holders.contains(node)));
         let mut last = None;
         for (node, peer) in peers {

@@ -152,7 +152,7 @@ impl Keeper {
     ) -> (FanOut, FuturesUnordered<BoxFuture<'static, CopyResult>>) {
         let results = FuturesUnordered::new();
         let mut fan_out = FanOut::new(self.inner.this, voters);
-        for (node, peer) in self.inner.peers.all() {
+        for (node, peer) in self.inner.peers.all_for_bundles() {
             let Lane { pieces, left_behind } = fan_out.add(node);
             let keeper = self.clone();
             let (report, done) = tokio::sync::oneshot::channel();

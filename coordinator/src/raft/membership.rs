@@ -38,9 +38,17 @@ impl RaftNode {
         Membership { voters: Voters::joint(sets), members: members(stored) }
     }
 
-    /// On the leader: whether this node has all but the last few entries.
-    pub(crate) fn is_caught_up(&self, node: NodeId) -> bool {
+    /// On the leader: whether this node answers, and has all but the last few entries.
+    pub(crate) fn is_ready(&self, node: NodeId) -> bool {
+        if node == self.this {
+            return true;
+        }
         let metrics = self.raft.metrics().borrow_watched().clone();
+        let patience = Duration::from_millis(self.timing.election_timeout_max_ms);
+        let heard = metrics.heartbeat.unwrap_or_default().get(&node.get()).copied().flatten();
+        if !heard.is_some_and(|at| at.elapsed() <= patience) {
+            return false;
+        }
         let last = metrics.last_log_index.unwrap_or(0);
         let replication = metrics.replication.unwrap_or_default();
         let matched = replication.get(&node.get()).and_then(Option::as_ref);

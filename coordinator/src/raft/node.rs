@@ -276,6 +276,10 @@ impl RaftNode {
                 ),
                 Some(leader) => match tokio::time::timeout(patience, attempt(leader)).await {
                     Ok(Ok(done)) => return Ok(done),
+                    // Of a node that the leader does not take, another one has to be asked.
+                    Ok(Err(error)) if error.code() == Code::PermissionDenied => {
+                        ApiError::new(Code::Unavailable, error.message())
+                    }
                     Ok(Err(error)) => error,
                     Err(_) => ApiError::new(
                         too_late,

@@ -154,7 +154,7 @@ impl BackupService {
         let pieces = futures::stream::unfold(stream, |mut stream| async move {
             let piece = match stream.message().await {
                 Ok(Some(message)) => match message.part {
-                    Some(v1::upload_bundle_request::Part::Data(data)) => Ok(data),
+                    Some(v1::upload_bundle_request::Part::Data(data)) => convert::piece(data),
                     Some(v1::upload_bundle_request::Part::Begin(_)) | None => {
                         Err(convert::invalid("an upload has one `begin`, then only `data`"))
                     }

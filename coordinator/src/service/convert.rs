@@ -181,3 +181,15 @@ pub(super) fn purpose(value: v1::ReadPurpose) -> Result<ReadPurpose, ApiError> {
         v1::ReadPurpose::Unspecified => Err(invalid("purpose: not given")),
     }
 }
+
+/// A piece of a bundle, as long as the protocol allows: queues count pieces.
+pub(super) fn piece(data: Bytes) -> Result<Bytes, ApiError> {
+    const PIECE_BYTES_MAX: usize = 1 << 20;
+    if data.len() <= PIECE_BYTES_MAX {
+        return Ok(data);
+    }
+    Err(ApiError::new(
+        Code::TooLarge,
+        format!("a piece of {} bytes: send at most {PIECE_BYTES_MAX} in one message", data.len()),
+    ))
+}

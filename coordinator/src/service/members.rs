@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coordinator_core::{AddNode, BeginChange, Command, NodeState, Outcome, RemoveNode};
+use coordinator_core::{AddNode, BeginChange, Command, NodeState, OfChange, Outcome, RemoveNode};
 use proto::{ApiError, v1};
 use proto_types::{Code, NodeId};
 
@@ -74,8 +74,13 @@ impl Shared {
         &self,
         message: v1::AbandonChangeRequest,
     ) -> Result<v1::AbandonChangeResponse, ApiError> {
-        self.write(message.write_id.as_ref(), Command::EndChange).await?;
-        Ok(v1::AbandonChangeResponse {})
+        let view = self.view(false).await?;
+        let begun = view.state.change().map(|change| change.begun).unwrap_or_default();
+        let command = Command::EndChange(OfChange { begun });
+        match self.write(message.write_id.as_ref(), command).await? {
+            Outcome::ChangeEnded { done } => Ok(v1::AbandonChangeResponse { done }),
+            outcome => Err(super::unexpected(&outcome)),
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl PeerService {
         let pieces = futures::stream::unfold(stream, |mut stream| async move {
             let piece = match stream.message().await {
                 Ok(Some(message)) => match message.part {
-                    Some(v1::store_bundle_request::Part::Data(data)) => Ok(data),
+                    Some(v1::store_bundle_request::Part::Data(data)) => convert::piece(data),
                     Some(v1::store_bundle_request::Part::Begin(_)) | None => {
                         Err(convert::invalid("a copy has one `begin`, then only `data`"))
                     }

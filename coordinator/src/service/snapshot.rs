@@ -1,6 +1,8 @@
 //! `SaveSnapshot`: the leader confirms itself, takes the state, streams it, and has an entry
 //! committed that only it could have appended (invariant S1). Any other node passes the stream on.
 
+use std::time::Duration;
+
 use coordinator_core::{Command, Outcome, SealSnapshot, State, codec};
 use futures::StreamExt;
 use proto::{ApiError, v1};
@@ -18,6 +20,9 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Messages on their way; with what the transport buffers, a slow reader holds some megabytes.
 const PIECES_IN_FLIGHT: usize = 4;
 
+/// A reader gives a stream up that is silent for long.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
+
 type Out = mpsc::Sender<Result<v1::SnapshotPart, Status>>;
 
 impl Shared {
@@ -31,7 +36,7 @@ impl Shared {
         if leader == self.config.node_id {
             return self.save_snapshot_here(include_bundles);
         }
-        let mut peer = self.peers.get(leader).ok_or_else(|| {
+        let mut peer = self.peers.for_bundles(leader).ok_or_else(|| {
             ApiError::new(Code::Unavailable, format!("the leader, node {leader}, is not known yet"))
         })?;
         let request = v1::SaveSnapshotRequest { include_bundles };
@@ -94,7 +99,7 @@ impl Shared {
             .map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
         let mut sending = Sending { out, sums: Sums::default() };
         sending.whole(META, &meta).await?;
-        let encoded = self.encode(state.clone()).await?;
+        let encoded = sending.while_waiting(self.encode(state.clone())).await??;
         sending.whole(STATE, &encoded).await?;
         drop(encoded);
         if include_bundles {
@@ -141,7 +146,8 @@ impl Shared {
     async fn send_bundles(&self, state: &State, sending: &mut Sending<'_>) -> Result<(), ApiError> {
         for (id, row) in state.bundles() {
             // Verified while it is read, and brought from a peer where it is missing here.
-            let mut source = self.keeper.clone().read(*id, 0, 0).await?;
+            let reading = self.keeper.clone().read(*id, 0, 0);
+            let mut source = sending.while_waiting(reading).await??;
             let name = format!("{BUNDLES}{id}");
             sending.begin(&name, row.facts.bytes).await?;
             let mut hash = Sha256::new();
@@ -163,8 +169,23 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     async fn part(&self, part: v1::snapshot_part::Part) -> Result<(), ApiError> {
-        let sent = self.out.send(Ok(v1::SnapshotPart { part: Some(part) })).await;
+        self.send(Some(part)).await
+    }
+
+    async fn send(&self, part: Option<v1::snapshot_part::Part>) -> Result<(), ApiError> {
+        let sent = self.out.send(Ok(v1::SnapshotPart { part })).await;
         sent.map_err(|_| ApiError::new(Code::Unavailable, "nobody reads the snapshot any more"))
+    }
+
+    /// Does something that takes its time, and tells the reader every now and then that it goes on.
+    async fn while_waiting<T>(&self, work: impl Future<Output = T>) -> Result<T, ApiError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep(SIGN_OF_LIFE) => self.send(None).await?,
+            }
+        }
     }
 
     async fn begin(&self, name: &str, bytes: u64) -> Result<(), ApiError> {

@@ -15,8 +15,8 @@ use super::{
 
 /// Longest `meta.json` and `seal.json`.
 const TEXT_BYTES_MAX: u64 = 64 << 10;
-/// Longest `SHA256SUMS`: a line per bundle, for some ten million.
-const SUMS_BYTES_MAX: u64 = 1 << 30;
+/// Longest `state.bin` that is held in memory: some millions of points.
+const STATE_BYTES_MAX: u64 = 4 << 30;
 
 /// What a good snapshot holds.
 #[derive(Debug)]
@@ -90,7 +90,8 @@ pub fn inspect(file: impl Read) -> Result<Inspection, SnapshotFileError> {
     let unpacked = zstd::Decoder::new(file).map_err(unreadable)?;
     let mut archive = tar::Archive::new(unpacked);
     let mut check = Check::default();
-    for entry in archive.entries().map_err(unreadable)? {
+    // Raw: what would lengthen names or stretch files is no entry of ours.
+    for entry in archive.entries().map_err(unreadable)?.raw(true) {
         let mut entry = entry.map_err(|error| match (error.kind(), check.meta.is_some()) {
             (io::ErrorKind::UnexpectedEof, _) => SnapshotFileError::CutShort,
             (_, false) => stranger("it does not unpack"),
@@ -98,6 +99,9 @@ pub fn inspect(file: impl Read) -> Result<Inspection, SnapshotFileError> {
         })?;
         let name = entry.path().ok().and_then(|path| path.to_str().map(str::to_owned));
         let name = name.ok_or_else(|| stranger("an entry has no readable name"))?;
+        if entry.header().entry_type() != tar::EntryType::Regular {
+            return Err(damaged(&name.escape_debug().to_string(), "is no plain file"));
+        }
         let bytes = entry.size();
         check.entry(&name, bytes, &mut entry)?;
     }
@@ -162,6 +166,9 @@ impl Check {
     }
 
     fn state(&mut self, bytes: u64, entry: &mut dyn Read) -> Result<(), SnapshotFileError> {
+        if bytes > STATE_BYTES_MAX {
+            return Err(damaged(STATE, format!("is longer than {STATE_BYTES_MAX} bytes")));
+        }
         let mut hashing = Hashing { inner: entry, hash: Sha256::new() };
         let mut reader = BufReader::with_capacity(1 << 20, &mut hashing);
         let state = codec::read_state(&mut reader);
@@ -202,7 +209,8 @@ impl Check {
     }
 
     fn check_sums(&mut self, entry: &mut dyn Read) -> Result<(), SnapshotFileError> {
-        if text(SUMS, entry, SUMS_BYTES_MAX)? != self.sums.text().as_bytes() {
+        let limit = self.sums.text().len() as u64;
+        if text(SUMS, entry, limit)? != self.sums.text().as_bytes() {
             return Err(damaged(SUMS, "does not fit the entries before it"));
         }
         self.sums_seen = true;

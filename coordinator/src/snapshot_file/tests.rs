@@ -151,6 +151,30 @@ fn append<W: std::io::Write>(archive: &mut tar::Builder<W>, name: &str, bytes: &
     archive.append_data(&mut header, name, bytes).unwrap();
 }
 
+/// What makes a reader hold or hash without end is refused before it is read.
+#[test]
+fn snapshot_file_of_strange_entries_is_refused() {
+    for kind in [
+        tar::EntryType::GNULongName,
+        tar::EntryType::GNUSparse,
+        tar::EntryType::XHeader,
+        tar::EntryType::Symlink,
+        tar::EntryType::Directory,
+    ] {
+        let mut archive = tar::Builder::new(zstd::Encoder::new(Vec::new(), 1).unwrap());
+        append(&mut archive, META, &Made::good().entries[0].1);
+        let mut header = tar::Header::new_gnu();
+        header.set_path("x").unwrap();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_cksum();
+        archive.append(&header, std::io::empty()).unwrap();
+        let file = archive.into_inner().unwrap().finish().unwrap();
+        let error = inspect(&file[..]).unwrap_err();
+        assert!(error.to_string().contains("is no plain file"), "{kind:?}: {error}");
+    }
+}
+
 #[test]
 fn snapshot_file_holds_what_it_says_and_nothing_else() {
     let bundle = b"sealed";

@@ -213,14 +213,18 @@ async fn finished(
 pub(super) async fn abandon(context: &Context) -> Result<()> {
     let (_, client) = operator::connect(context)?;
     let request = v1::AbandonChangeRequest { write_id: Some(client.next_write_id()) };
-    client
+    let answer = client
         .call("giving up the change", |channel| {
             let request = request.clone();
             async move { FleetClient::new(channel).abandon_change(request).await }
         })
         .await?;
-    context.screen.show(&serde_json::json!({ "abandoned": true }), |_| {
-        "the change of voters is given up\n".to_owned()
+    context.screen.show(&serde_json::json!({ "abandoned": !answer.done }), |_| {
+        if answer.done {
+            "the change of voters was already made\n".to_owned()
+        } else {
+            "the change of voters is given up\n".to_owned()
+        }
     })
 }
 

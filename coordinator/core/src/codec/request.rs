@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use prost::{Message, Oneof};
-use proto_types::{Epoch, LogTime, NodeId, Sequence};
+use proto_types::{Epoch, LogIndex, LogTime, NodeId, Sequence};
 
 use super::DecodeError;
 use super::wire::{
@@ -13,7 +13,7 @@ use super::wire::{
 use crate::command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
     CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RemoveNode,
+    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RemoveNode,
     RenewLease, Request, SealSnapshot,
 };
 use crate::dropped::Dropped;
@@ -76,9 +76,9 @@ enum WireCommand {
     #[prost(message, tag = "31")]
     BeginChange(WireBeginChange),
     #[prost(message, tag = "32")]
-    SealChange(WireNothing),
+    SealChange(WireOfChange),
     #[prost(message, tag = "33")]
-    EndChange(WireNothing),
+    EndChange(WireOfChange),
     /// The node.
     #[prost(uint64, tag = "34")]
     RemoveNode(u64),
@@ -88,7 +88,10 @@ enum WireCommand {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-struct WireNothing {}
+struct WireOfChange {
+    #[prost(uint64, tag = "1")]
+    begun: u64,
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct WireAddNode {
@@ -335,8 +338,8 @@ fn put_command(command: &Command) -> WireCommand {
             voters: put_nodes(&c.voters),
             remove: c.remove.map_or(0, NodeId::get),
         }),
-        Command::SealChange => WireCommand::SealChange(WireNothing {}),
-        Command::EndChange => WireCommand::EndChange(WireNothing {}),
+        Command::SealChange(c) => WireCommand::SealChange(WireOfChange { begun: c.begun.get() }),
+        Command::EndChange(c) => WireCommand::EndChange(WireOfChange { begun: c.begun.get() }),
         Command::RemoveNode(c) => WireCommand::RemoveNode(c.node.get()),
         Command::SealSnapshot(c) => WireCommand::SealSnapshot(c.nonce.to_vec()),
     }
@@ -459,8 +462,10 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
             voters: nodes(at("voters"), &c.voters)?,
             remove: (c.remove != 0).then(|| NodeId::new(c.remove)),
         }),
-        WireCommand::SealChange(_) => Command::SealChange,
-        WireCommand::EndChange(_) => Command::EndChange,
+        WireCommand::SealChange(c) => {
+            Command::SealChange(OfChange { begun: LogIndex::new(c.begun) })
+        }
+        WireCommand::EndChange(c) => Command::EndChange(OfChange { begun: LogIndex::new(c.begun) }),
         WireCommand::RemoveNode(node) => {
             Command::RemoveNode(RemoveNode { node: NodeId::new(node) })
         }

@@ -7,8 +7,8 @@ use std::path::Path;
 use coordinator_core::{
     AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, EndReadLease,
     EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit,
-    Outcome, Proof, ProofState, RaiseFinding, RecordHolders, Refusal, RemoveNode, RenewLease,
-    Request, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
+    OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders, Refusal, RemoveNode,
+    RenewLease, Request, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -126,8 +126,8 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
                 remove: Some(NodeId::new(2)),
             }),
         ),
-        ("seal_change", Command::SealChange),
-        ("end_change", Command::EndChange),
+        ("seal_change", Command::SealChange(OfChange { begun: LogIndex::new(77) })),
+        ("end_change", Command::EndChange(OfChange { begun: LogIndex::new(77) })),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
         ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
     ];
@@ -300,7 +300,7 @@ pub(crate) fn state_of_members() -> State {
     world.ok(Command::RemoveNode(RemoveNode { node: NodeId::new(4) }));
     let remove = Some(NodeId::new(2));
     world.ok(Command::BeginChange(BeginChange { voters: nodes(&[1, 3]), remove }));
-    world.ok(Command::SealChange);
+    world.ok(world.seal());
     world.state
 }
 
@@ -339,8 +339,8 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::ClearFinding(_) => 13,
             Command::AddNode(_) => 14,
             Command::BeginChange(_) => 15,
-            Command::SealChange => 16,
-            Command::EndChange => 17,
+            Command::SealChange(_) => 16,
+            Command::EndChange(_) => 17,
             Command::RemoveNode(_) => 18,
             Command::SealSnapshot(_) => 19,
         }] = true;

@@ -65,8 +65,8 @@ fn membership_changes_one_voter_at_a_time() {
     assert_eq!(world.refused(removal(&[1, 2, 3, 4], 4)), Refusal::ChangeNotOneStep);
     let unknown = Refusal::NodeUnknown { node: NodeId::new(7) };
     assert_eq!(world.refused(change(&[1, 2, 3, 7])), unknown);
-    assert_eq!(world.refused(Command::SealChange), Refusal::NoChange);
-    assert_eq!(world.refused(Command::EndChange), Refusal::NoChange);
+    assert_eq!(world.refused(world.seal()), Refusal::NoChange);
+    assert_eq!(world.refused(world.end()), Refusal::NoChange);
 
     world.ok(change(&[1, 2, 3, 4]));
     world.ok(change(&[1, 2, 3, 4]));
@@ -77,16 +77,25 @@ fn membership_changes_one_voter_at_a_time() {
         Refusal::NodeVotes { node }
     );
     // Given up before it was sealed, it never was.
-    assert_eq!(world.ok(Command::EndChange), Outcome::ChangeEnded { done: false });
+    assert_eq!(world.ok(world.end()), Outcome::ChangeEnded { done: false });
     world.ok(change(&[1, 2, 3, 5]));
-    world.ok(Command::SealChange);
-    assert_eq!(world.refused(Command::EndChange), Refusal::ChangeUnderWay, "Raft may have it");
+    world.ok(world.seal());
+    assert_eq!(world.refused(world.end()), Refusal::ChangeUnderWay, "Raft may have it");
     world.next_voters = Some(nodes(&[1, 2, 3, 5]));
-    assert_eq!(world.refused(Command::EndChange), Refusal::ChangeUnderWay);
+    assert_eq!(world.refused(world.end()), Refusal::ChangeUnderWay);
     world.voters = nodes(&[1, 2, 3, 5]);
     world.next_voters = None;
-    assert_eq!(world.ok(Command::EndChange), Outcome::ChangeEnded { done: true });
+    assert_eq!(world.ok(world.end()), Outcome::ChangeEnded { done: true });
     assert!(world.state.change().is_none());
+    // Who votes is not taken in anew under the same id, whatever became of its disk.
+    let node = NodeId::new(5);
+    assert_eq!(world.refused(add("five", 5)), Refusal::NodeVotes { node });
+    // A change that is over cannot be sealed or ended for another.
+    let old = world.end();
+    world.ok(change(&[1, 2, 5]));
+    assert_ne!(world.end(), old);
+    assert_eq!(world.refused(old), Refusal::NoChange);
+    world.ok(world.end());
     // While Raft is between two sets, nothing begins.
     world.next_voters = Some(nodes(&[1, 2, 3]));
     assert_eq!(world.refused(change(&[1, 2, 3])), Refusal::ChangeUnderWay);
@@ -99,14 +108,14 @@ fn invariant_b1_voters_change_only_when_the_new_majority_has_every_bundle() {
     world.voters = nodes(&[1, 2, 3, 4, 5]);
     world.ok(add("six", 6));
     world.ok(change(&[1, 2, 3, 4, 5, 6]));
-    let refusal = world.refused(Command::SealChange);
+    let refusal = world.refused(world.seal());
     assert!(matches!(refusal, Refusal::BundleNotDurable { have: 3, need: 4, .. }), "{refusal:?}");
     assert_eq!(world.state.not_durable_on(&nodes(&[1, 2, 3, 4, 5, 6])), 4);
     world.ok(holds(6, &ALL[..3]));
     let last = Refusal::BundleNotDurable { bundle: bundle("w1"), have: 3, need: 4 };
-    assert_eq!(world.refused(Command::SealChange), last);
+    assert_eq!(world.refused(world.seal()), last);
     world.ok(holds(6, &ALL[3..]));
-    world.ok(Command::SealChange);
+    world.ok(world.seal());
     assert!(world.state.change().unwrap().sealed);
 }
 
@@ -123,7 +132,7 @@ fn invariant_b1_after_the_seal_commits_need_both_majorities() {
     ahead.ok(draft.command());
     // After it two of three are not enough: they are no majority of four.
     world.ok(holds(4, &ALL));
-    world.ok(Command::SealChange);
+    world.ok(world.seal());
     let refusal = world.refused(draft.command());
     assert!(matches!(refusal, Refusal::BundleNotDurable { have: 2, need: 3, .. }), "{refusal:?}");
     draft.bundle('m').holders = vec![1, 2, 4];
@@ -140,12 +149,12 @@ fn invariant_b1_a_node_that_goes_takes_its_copies_with_it() {
     }));
     // Without 3, only 2 of {1, 2} has it.
     world.ok(removal(&[1, 2], 3));
-    let refusal = world.refused(Command::SealChange);
+    let refusal = world.refused(world.seal());
     assert!(matches!(refusal, Refusal::BundleNotDurable { have: 1, need: 2, .. }), "{refusal:?}");
     world.ok(holds(1, &["c1"]));
-    world.ok(Command::SealChange);
+    world.ok(world.seal());
     world.voters = nodes(&[1, 2]);
-    assert_eq!(world.ok(Command::EndChange), Outcome::ChangeEnded { done: true });
+    assert_eq!(world.ok(world.end()), Outcome::ChangeEnded { done: true });
     let gone = NodeId::new(3);
     assert!(world.state.was_removed(gone));
     assert!(world.state.bundles().all(|(_, row)| !row.holders.contains(&gone)));

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coordinator_core::{
     AcquireEpoch, AddedBundle, Applied, ChangedContent, Command, CommitPoint, Content,
-    EndReadLease, InitFleet, Instance, LogContext, OpenReadLease, OpenUpload, Outcome, PointRow,
-    Proof, ProofState, ReadPurpose, RecoveryPublicKey, Refusal, RegisterCluster, Request, State,
-    apply,
+    EndReadLease, InitFleet, Instance, LogContext, OfChange, OpenReadLease, OpenUpload, Outcome,
+    PointRow, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Refusal, RegisterCluster, Request,
+    State, apply,
 };
 use ed25519_dalek::{Signer, SigningKey};
 use proto_types::{
@@ -131,6 +131,21 @@ impl World {
             Outcome::Refused(refusal) => refusal,
             outcome => panic!("not refused but {outcome:?}"),
         }
+    }
+
+    fn change(&self) -> OfChange {
+        let begun = self.state.change().map_or(LogIndex::new(0), |change| change.begun);
+        OfChange { begun }
+    }
+
+    /// Seals the change under way.
+    pub(crate) fn seal(&self) -> Command {
+        Command::SealChange(self.change())
+    }
+
+    /// Ends the change under way.
+    pub(crate) fn end(&self) -> Command {
+        Command::EndChange(self.change())
     }
 
     pub(crate) fn head(&self, n: u8) -> Option<&PointRow> {
