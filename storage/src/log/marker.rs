@@ -89,14 +89,26 @@ impl Marker {
     /// Writes the slot that was not written last, and syncs it.
     pub(super) fn write(&mut self, mark: Mark) -> Result<(), LogError> {
         let counter = self.counter + 1;
+        self.put(counter, mark)?;
+        self.counter = counter;
+        self.mark = mark;
+        Ok(())
+    }
+
+    /// [`Marker::write`] of a process that has just opened it. The slot that it read may be in the
+    /// cache only, its sync having failed: it is written again first, since the other one is
+    /// about to be overwritten and might be the only one on the disk.
+    pub(super) fn renew(&mut self, mark: Mark) -> Result<(), LogError> {
+        self.put(self.counter, self.mark)?;
+        self.write(mark)
+    }
+
+    fn put(&self, counter: u64, mark: Mark) -> Result<(), LogError> {
         let at = counter % 2 * SLOT_DISTANCE;
         self.file
             .write_at(at, &encode(counter, mark))
             .map_err(LogError::io("write", &self.path))?;
-        self.file.sync_data().map_err(LogError::io("sync", &self.path))?;
-        self.counter = counter;
-        self.mark = mark;
-        Ok(())
+        self.file.sync_data().map_err(LogError::io("sync", &self.path))
     }
 }
 

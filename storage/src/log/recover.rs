@@ -3,9 +3,14 @@
 //! The first byte that is no valid frame is a torn tail only if nothing says that it was durable:
 //! it stands in the last segment, at or after the marker, and no valid frame after it was written
 //! when that place was already durable. Everything else is damage and opening fails.
+//!
+//! What stands after the marker is written anew before it is believed. It was read through the
+//! page cache, and after a failed fdatasync Linux keeps pages there that are neither dirty nor on
+//! the disk: another sync would succeed on nothing.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frame::{self, FrameKind, RecordKind, RecordRef};
@@ -41,7 +46,8 @@ pub(crate) struct RecoveredEntry {
 }
 
 /// Opens a log, cuts a torn tail off, and brings what is left to stable storage: a process that
-/// died may have left bytes that were written but not synced, and they are about to be believed.
+/// died may have left bytes that were written but not synced, or whose sync failed, and they are
+/// about to be believed.
 pub(super) fn open(
     disk: &Arc<dyn Disk>,
     dir: &Path,
@@ -50,60 +56,72 @@ pub(super) fn open(
 ) -> Result<(Writer, Recovered), LogError> {
     super::require(&**disk, dir)?;
     let mut marker = Marker::open(&**disk, dir)?;
-    let segments = live_segments(&**disk, dir, marker.mark())?;
-    let last = *segments.last().expect("live_segments returns at least the marker's segment");
+    let mark = marker.mark();
+    let Names { segments, leftovers } = names(&**disk, dir, mark)?;
+    let last = segments.last().copied().unwrap_or(mark.durable.segment);
 
     let mut recovered = Recovered::default();
-    let mut sealed = VecDeque::new();
-    let mut active = None;
+    let mut scanned = VecDeque::new();
     for number in segments {
         let scan = Scan { disk: &**disk, dir, owner, number, is_last: number == last };
-        let found = scan.run(marker.mark(), &mut recovered)?;
-        if number == last {
-            active = Some(found);
-        } else {
-            sealed.push_back(Sealed { number, max_index: found.max_index, file: found.file });
-        }
+        scanned.push_back(scan.run(mark, &mut recovered)?);
     }
-    let found = active.expect("the last segment was scanned");
     check_continuity(dir, last, &recovered)?;
 
-    let path = segment::path(dir, last);
-    if found.cut_bytes > 0 {
-        tracing::warn!(
-            file = %path.display(), offset = found.end, bytes = found.cut_bytes,
-            "cut off the torn tail of the log: a write that nobody was told of"
-        );
-        found.file.truncate(found.end).map_err(LogError::io("truncate", &path))?;
+    // The sync that was to make this name durable may have failed. Removed, it is made anew by the
+    // first batch; nothing is lost with it, since the marker goes ahead of a segment's frames.
+    if scanned.len() > 1
+        && let Some(successor) = scanned.pop_back_if(|found| found.is_empty_beyond(mark))
+    {
+        let path = segment::path(dir, successor.number);
+        disk.remove(&path).map_err(LogError::io("remove", &path))?;
     }
-    found.file.sync_data().map_err(LogError::io("sync", &path))?;
-    disk.sync_dir(dir).map_err(LogError::io("sync", dir))?;
-    let end = Position { segment: last, offset: found.end };
-    marker.write(Mark { first_segment: marker.mark().first_segment, durable: end })?;
+    for found in &scanned {
+        found.make_durable(dir)?;
+    }
+    let Some(active) = scanned.pop_back() else {
+        return Err(LogError::Missing { path: segment::path(dir, last) });
+    };
+    let end = Position { segment: active.number, offset: active.end };
+    marker.renew(Mark { first_segment: mark.first_segment, durable: end })?;
+    // Not before: the `first_segment` on whose word they go may have been in the cache only.
+    for path in leftovers {
+        disk.remove(&path).map_err(LogError::io("remove", &path))?;
+    }
 
     let checkpoint = Checkpoint {
         vote: recovered.vote.clone(),
         purged: recovered.purged.clone(),
         committed: recovered.committed.clone(),
     };
+    let sealed = scanned
+        .into_iter()
+        .map(|found| Sealed { number: found.number, max_index: found.max_index, file: found.file })
+        .collect();
     let active = Active {
-        number: last,
-        offset: found.end,
-        max_index: found.max_index,
-        is_sealed: found.is_sealed,
-        file: found.file,
+        number: active.number,
+        offset: active.end,
+        max_index: active.max_index,
+        is_sealed: active.is_sealed,
+        file: active.file,
     };
     let writer =
         Writer::new(Arc::clone(disk), dir, owner, options, marker, active, sealed, checkpoint);
     Ok((writer, recovered))
 }
 
-/// Removes leftovers and lists the segments, which must be without a gap from the first that the
-/// marker names and reach at least the one it stands in.
-fn live_segments(disk: &dyn Disk, dir: &Path, mark: Mark) -> Result<Vec<u64>, LogError> {
-    let mut numbers = Vec::new();
+/// What is in the directory.
+struct Names {
+    segments: Vec<u64>,
+    /// Half written, or of purged segments.
+    leftovers: Vec<PathBuf>,
+}
+
+/// Lists the segments, which must be without a gap from the first that the marker names and reach
+/// at least the one it stands in, and what is to be removed.
+fn names(disk: &dyn Disk, dir: &Path, mark: Mark) -> Result<Names, LogError> {
+    let mut found = Names { segments: Vec::new(), leftovers: Vec::new() };
     for entry in disk.list(dir).map_err(LogError::io("list", dir))? {
-        let path = dir.join(&entry.name);
         let number = segment::number(&entry.name);
         let is_leftover = number.is_some_and(|n| n < mark.first_segment)
             || entry.name.as_encoded_bytes().ends_with(disk::TEMPORARY_SUFFIX.as_bytes());
@@ -111,18 +129,18 @@ fn live_segments(disk: &dyn Disk, dir: &Path, mark: Mark) -> Result<Vec<u64>, Lo
             continue;
         }
         if is_leftover {
-            disk.remove(&path).map_err(LogError::io("remove", &path))?;
+            found.leftovers.push(dir.join(&entry.name));
         } else if let Some(number) = number {
-            numbers.push(number);
+            found.segments.push(number);
         }
     }
-    let last = numbers.last().copied().unwrap_or(0).max(mark.durable.segment);
+    let last = found.segments.last().copied().unwrap_or(0).max(mark.durable.segment);
     for expected in mark.first_segment..=last {
-        if numbers.binary_search(&expected).is_err() {
+        if found.segments.binary_search(&expected).is_err() {
             return Err(LogError::Missing { path: segment::path(dir, expected) });
         }
     }
-    Ok(numbers)
+    Ok(found)
 }
 
 /// Reading one segment.
@@ -136,13 +154,50 @@ struct Scan<'a> {
 
 /// What a segment turned out to hold.
 struct Found {
+    number: u64,
     file: Arc<dyn DiskFile>,
     /// Where the next frame goes.
     end: u64,
     /// Garbage after the end; zeros do not count.
     cut_bytes: u64,
+    /// Whether nothing at all follows the end, not even zeros.
+    is_at_end_of_file: bool,
+    /// What is not known durable: the valid bytes after the marker, up to the end.
+    tail: Vec<u8>,
     is_sealed: bool,
     max_index: Option<u64>,
+}
+
+impl Found {
+    /// Whether this is a segment that the marker has not reached and nothing was written to.
+    fn is_empty_beyond(&self, mark: Mark) -> bool {
+        self.number > mark.durable.segment && self.end == HEADER_BYTES && self.cut_bytes == 0
+    }
+
+    /// Cuts off what is torn, and brings to stable storage what the marker does not vouch for.
+    fn make_durable(&self, dir: &Path) -> Result<(), LogError> {
+        let path = segment::path(dir, self.number);
+        if self.cut_bytes > 0 {
+            tracing::warn!(
+                file = %path.display(), offset = self.end, bytes = self.cut_bytes,
+                "cut off the torn tail of the log: a write that nobody was told of"
+            );
+        }
+        // A file that ends here may have been cut by a process whose sync then failed.
+        let is_cut = self.cut_bytes > 0 || self.is_at_end_of_file;
+        if is_cut && !self.is_sealed {
+            self.file.truncate(self.end).map_err(LogError::io("truncate", &path))?;
+        }
+        if !self.tail.is_empty() {
+            // In place, with what is there already: a write that is torn takes nothing away.
+            let at = self.end - self.tail.len() as u64;
+            self.file.write_at(at, &self.tail).map_err(LogError::io("write", &path))?;
+        }
+        if !self.tail.is_empty() || !self.is_sealed {
+            self.file.sync_data().map_err(LogError::io("sync", &path))?;
+        }
+        Ok(())
+    }
 }
 
 impl Scan<'_> {
@@ -197,7 +252,25 @@ impl Scan<'_> {
         if is_sealed && garbage > 0 {
             return Err(damaged("bytes follow the segment's seal"));
         }
-        Ok(Found { file, end: at, cut_bytes: garbage, is_sealed, max_index })
+        let is_at_end_of_file = at == length;
+        let trusted = match self.number.cmp(&mark.durable.segment) {
+            Ordering::Less => at,
+            Ordering::Equal => mark.durable.offset,
+            Ordering::Greater => 0,
+        };
+        // No marker stands behind the end: that was refused above.
+        let tail = rest_of(&bytes, trusted);
+        let tail = tail[..usize::try_from(at - trusted).unwrap_or(tail.len())].to_vec();
+        Ok(Found {
+            number: self.number,
+            file,
+            end: at,
+            cut_bytes: garbage,
+            is_at_end_of_file,
+            tail,
+            is_sealed,
+            max_index,
+        })
     }
 }
 

@@ -68,7 +68,7 @@ impl SnapshotStore {
             return Err(SnapshotError::Unrecoverable { path: dir, source: None });
         }
         let names = published(&**home.disk(), &dir)?;
-        let next_number = names.last().map_or(1, |name| name.number + 1);
+        let mut next_number = names.last().map_or(1, |name| name.number + 1);
         let mut bad: Vec<(Name, SnapshotError)> = Vec::new();
         let mut newest = None;
         for name in names.into_iter().rev() {
@@ -99,8 +99,14 @@ impl SnapshotStore {
         // Only now: had it been put aside before the checks, the next start would not see it.
         let damaged = put_aside(bad, &**home.disk())?;
         remove_with_suffix(&**home.disk(), &dir, TEMPORARY_SUFFIX)?;
-        // A process that died may have renamed a file without living to sync the directory, and
-        // the log will be purged on the strength of what is seen here.
+        // A process that died may have renamed a file without living to sync the directory, or
+        // after that sync failed, and the log will be purged on the strength of what is seen here.
+        // After a failed one the kernel shows the name and would not write it, so it gets another.
+        // The content was synced before the file had any name: that need not be done again.
+        if let Some(newest) = &newest {
+            rename_to(newest, &**home.disk(), path_of(&dir, next_number, newest))?;
+            next_number += 1;
+        }
         home.disk().sync_dir(&dir).map_err(SnapshotError::io("sync", &dir))?;
         let aside = before.into_iter().chain(damaged.iter().cloned()).collect();
         let state = State { newest, damaged: aside, next_number, next_temporary: 0 };
@@ -166,20 +172,13 @@ impl SnapshotStore {
         if snapshot.place().is_published || covered > snapshot.meta().last_log_id {
             return Ok(());
         }
-        let path = self.inner.dir.join(format!(
-            "{:016x}-{:016x}{SUFFIX}",
-            state.next_number,
-            snapshot.last_index().unwrap_or(0)
-        ));
-        {
-            let mut place = snapshot.place();
-            disk.rename(&place.path, &path).map_err(SnapshotError::io("rename", &place.path))?;
-            place.path = path;
-            disk.sync_dir(&self.inner.dir).map_err(SnapshotError::io("sync", &self.inner.dir))?;
-            // Not before: after a failed sync the file goes with its last handle.
-            place.is_published = true;
-        }
+        let path = path_of(&self.inner.dir, state.next_number, snapshot);
+        // Used up even if this fails: a name that could not be synced is not given again.
         state.next_number += 1;
+        rename_to(snapshot, &**disk, path)?;
+        disk.sync_dir(&self.inner.dir).map_err(SnapshotError::io("sync", &self.inner.dir))?;
+        // Not before: after a failed sync the file goes with its last handle.
+        snapshot.place().is_published = true;
         state.newest = Some(snapshot.clone());
         self.prune()
     }
@@ -209,6 +208,24 @@ impl SnapshotStore {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The name of a published file.
+fn path_of(dir: &Path, number: u64, snapshot: &StoredSnapshot) -> PathBuf {
+    let last_index = snapshot.last_index().unwrap_or(0);
+    dir.join(format!("{number:016x}-{last_index:016x}{SUFFIX}"))
+}
+
+/// Gives the file that name, durable only after a sync of the directory.
+fn rename_to(
+    snapshot: &StoredSnapshot,
+    disk: &dyn Disk,
+    path: PathBuf,
+) -> Result<(), SnapshotError> {
+    let mut place = snapshot.place();
+    disk.rename(&place.path, &path).map_err(SnapshotError::io("rename", &place.path))?;
+    place.path = path;
+    Ok(())
 }
 
 /// Published files, oldest first.

@@ -1,6 +1,8 @@
 //! Snapshot files under power cuts and lies: a published snapshot is there, whole, and the node's
 //! newest; and the one before it until the next is.
 
+use std::io::ErrorKind;
+
 use storage::disk::sim::{Loss, Operation, SimDisk};
 use storage::raft_log::LogBounds;
 use storage::raft_types::{SnapshotMeta, log_id};
@@ -9,7 +11,18 @@ use storage::snapshots::{SnapshotError, SnapshotStore, StoredSnapshot};
 use crate::crash::{Scenario, Site, at_every_operation, every_sync_matters};
 use crate::world::home;
 
-struct SnapshotStory;
+/// Several snapshots, at one of which the process ends.
+struct SnapshotStory(End);
+
+/// Where it ends, between the rename and what makes it durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Killed before the sync of the directory.
+    BeforeSync,
+    /// Killed after that sync failed, so that the kernel forgot the name, and before the name was
+    /// taken back; the next start fails at the same.
+    AfterFailedSync,
+}
 
 #[derive(Default)]
 struct Acknowledged {
@@ -53,14 +66,29 @@ impl Scenario for SnapshotStory {
             let is_killed = index == 40;
             if is_killed {
                 disk.label("killed");
-                disk.kill_at(Operation::SyncDir, "/home/snapshots");
+                match self.0 {
+                    End::BeforeSync => disk.kill_at(Operation::SyncDir, "/home/snapshots"),
+                    End::AfterFailedSync => {
+                        disk.fail_path(Operation::SyncDir, "/home/snapshots", ErrorKind::Other, 1);
+                        disk.kill_at(Operation::Remove, "/home/snapshots");
+                    }
+                }
             }
             let built = build(&store, index).map_err(|e| e.to_string())?;
             let published = store.publish(&built);
             if is_killed && published.is_err() {
-                // Killed between rename and sync: the next process sees the file, and purges.
+                // Killed after the rename: the next process sees the file, and purges.
                 drop((built, store, dir));
                 disk.crash(Loss::Nothing);
+                if self.0 == End::AfterFailedSync {
+                    disk.fail_path(Operation::SyncDir, "/home/snapshots", ErrorKind::Other, 1);
+                    let dir = home(disk).map_err(|e| e.to_string())?;
+                    if SnapshotStore::open(&dir, purged(acknowledged.newest)).is_ok() {
+                        return Err("opened although a sync failed".to_owned());
+                    }
+                    drop(dir);
+                    disk.crash(Loss::Nothing);
+                }
                 dir = home(disk).map_err(|e| e.to_string())?;
                 disk.label("open");
                 store = SnapshotStore::open(&dir, purged(acknowledged.newest))
@@ -101,12 +129,25 @@ impl Scenario for SnapshotStory {
 
 #[test]
 fn snapshots_survive_a_power_cut_at_every_operation() {
-    at_every_operation(&SnapshotStory);
+    at_every_operation(&SnapshotStory(End::BeforeSync));
+}
+
+#[test]
+fn snapshots_whose_name_a_failed_sync_forgot_are_named_anew_before_the_log_is_purged() {
+    // The file that could not be synced is what the next start goes on from.
+    let (disk, story) = (SimDisk::new(), SnapshotStory(End::AfterFailedSync));
+    story.run(&disk, &mut Acknowledged::default()).unwrap();
+    assert!(
+        disk.files()
+            .iter()
+            .any(|path| path.to_string_lossy().contains(&format!("{:016x}.snap", 40)))
+    );
+    at_every_operation(&story);
 }
 
 #[test]
 fn snapshots_every_sync_is_missed_when_left_out() {
-    every_sync_matters(&SnapshotStory, |sync, _| match sync.during {
+    every_sync_matters(&SnapshotStory(End::BeforeSync), |sync, _| match sync.during {
         _ if !sync.path.starts_with("/home/snapshots") => {
             Site::Excused("the home's and the log's, which have suites of their own")
         }

@@ -7,7 +7,7 @@ use openraft::RaftLogReader;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use proto_types::{FleetId, NodeId};
 use storage::disk::Disk;
-use storage::disk::sim::SimDisk;
+use storage::disk::sim::{Operation, SimDisk};
 use storage::home::{DataDir, HomeError, HomeIdentity};
 use storage::log::{LogError, LogOptions};
 use storage::raft_log::RaftLogStore;
@@ -105,6 +105,43 @@ pub(crate) enum Step {
     KillBeforeSync(u64),
     /// Likewise while segments are changed, before the sync of the directory.
     KillBeforeDirSync(u64),
+    /// A sync that fails, so that the kernel forgets what it was to write; then the process stops.
+    FailSync(Failing),
+}
+
+/// Which sync fails, during what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Failing {
+    /// Of the segment, during an append.
+    Append(u64),
+    /// Of the directory, during an append that changes segments.
+    Directory(u64),
+    /// Of the segment, during a vote.
+    Vote(u64),
+    /// Of the marker, during a vote.
+    VoteMarker(u64),
+    /// Of the marker, during a purge up to this index that frees segments.
+    PurgeMarker(u64),
+}
+
+impl Failing {
+    /// What is done while it fails.
+    const fn step(self) -> Step {
+        match self {
+            Self::Append(term) | Self::Directory(term) => Step::Append(term, 1, 20),
+            Self::Vote(term) | Self::VoteMarker(term) => Step::Vote(term),
+            Self::PurgeMarker(index) => Step::PurgeTo(index),
+        }
+    }
+
+    /// What fails, on which path.
+    pub(crate) const fn fault(self) -> (Operation, &'static str) {
+        match self {
+            Self::Append(_) | Self::Vote(_) => (Operation::SyncFile, ".wal"),
+            Self::Directory(_) => (Operation::SyncDir, "/home/log"),
+            Self::VoteMarker(_) | Self::PurgeMarker(_) => (Operation::SyncFile, "MARKER"),
+        }
+    }
 }
 
 impl Step {
@@ -129,6 +166,7 @@ impl Step {
             Self::KillBeforeSync(term) | Self::KillBeforeDirSync(term) => {
                 return Self::Append(term, 1, 20).after(before);
             }
+            Self::FailSync(failing) => return failing.step().after(before),
             Self::Settle | Self::Reopen => {}
         }
         after
@@ -136,8 +174,9 @@ impl Step {
 
     /// Does the step; `before` is what the log holds.
     pub(crate) fn perform(self, log: &mut RaftLogStore, before: &Content) -> Result<(), String> {
+        let done = if let Self::FailSync(failing) = self { failing.step() } else { self };
         wait(async {
-            match self {
+            match done {
                 Self::Vote(term) => log.save_vote(&Vote::new(term, 1)).await,
                 Self::Append(..) | Self::KillBeforeSync(_) | Self::KillBeforeDirSync(_) => {
                     let after = self.after(before);
@@ -153,6 +192,7 @@ impl Step {
                 },
                 Self::Settle => log.settle().await.map_err(std::io::Error::other),
                 Self::Reopen => log.close().await.map_err(std::io::Error::other),
+                Self::FailSync(_) => Err(std::io::Error::other("fails only another step")),
             }
         })
         .map_err(|e| e.to_string())
