@@ -252,9 +252,7 @@ pub async fn plan(
             let observed = observer.observe(&chosen.path, item).map_err(|error| {
                 RestoreError::Observe { path: place(&chosen.path), source: error.source }
             })?;
-            let is_root = chosen.path.is_empty();
-            let (action, reason) =
-                plan::decide(observed, options.on_conflict, is_root, chosen.parent_only);
+            let (action, reason) = plan::decide(observed, options.on_conflict, chosen.parent_only);
             let changes = match reason {
                 Reason::AttributesDiffer => observer.changes(&chosen.path, item).map_err(|e| {
                     RestoreError::Observe { path: place(&chosen.path), source: e.source }

@@ -294,7 +294,6 @@ fn is_safe(path: &[u8]) -> bool {
 pub(crate) fn decide(
     observed: Observed,
     policy: ConflictPolicy,
-    is_root: bool,
     parent_only: bool,
 ) -> (Action, Reason) {
     let differs = |reason| {
@@ -323,11 +322,8 @@ pub(crate) fn decide(
         // An empty target has nothing of anybody's in it. Left with the mode that `mkdir` gave it,
         // it could show everybody what the point kept from them.
         Observed::Times | Observed::EmptyTarget => (Action::Adjust, Reason::AttributesDiffer),
-        // A directory with somebody's files in it: who may look into it is changed only where that
-        // was asked for. It is never replaced.
-        Observed::Attributes if is_root && policy == ConflictPolicy::Overwrite => {
-            (Action::Adjust, Reason::AttributesDiffer)
-        }
+        // Also of the target itself, with somebody's files in it: who may look into it is changed
+        // only where that was asked for, and kept in the safety file before.
         Observed::Attributes => differs(Reason::AttributesDiffer),
         Observed::Content => differs(Reason::ContentDiffers),
         Observed::Other => differs(Reason::OtherKind),

@@ -105,29 +105,25 @@ fn plan_refuses_items_that_lead_outside() {
 fn plan_decides_by_policy() {
     use ConflictPolicy::{Fail, Overwrite, Skip};
     let all = [Skip, Overwrite, Fail];
-    let decided = |observed, root, parent_only| {
-        all.map(|policy| decide(observed, policy, root, parent_only).0)
-    };
-    assert_eq!(decided(Observed::Absent, false, false), [Action::Create; 3]);
-    assert_eq!(decided(Observed::Same, false, false), [Action::Unchanged; 3]);
+    let decided = |observed, parent_only| all.map(|policy| decide(observed, policy, parent_only).0);
+    assert_eq!(decided(Observed::Absent, false), [Action::Create; 3]);
+    assert_eq!(decided(Observed::Same, false), [Action::Unchanged; 3]);
     let differs = [Action::Skip, Action::Overwrite, Action::Conflict];
-    assert_eq!(decided(Observed::Content, false, false), differs);
-    assert_eq!(decided(Observed::Attributes, false, false), differs);
-    assert_eq!(decided(Observed::Other, false, false), differs);
+    assert_eq!(decided(Observed::Content, false), differs);
+    assert_eq!(decided(Observed::Attributes, false), differs);
+    assert_eq!(decided(Observed::Other, false), differs);
     let never = [Action::Skip, Action::Conflict, Action::Conflict];
-    assert_eq!(decided(Observed::FullDirectory, false, false), never);
-    assert_eq!(decided(Observed::Special, false, false), never);
+    assert_eq!(decided(Observed::FullDirectory, false), never);
+    assert_eq!(decided(Observed::Special, false), never);
     let adjust = [Action::Skip, Action::Adjust, Action::Adjust];
-    assert_eq!(decided(Observed::Times, false, false), adjust);
-    let theirs = [Action::Skip, Action::Adjust, Action::Conflict];
-    assert_eq!(decided(Observed::Attributes, true, false), theirs);
-    assert_eq!(decided(Observed::EmptyTarget, true, false), adjust);
-    assert_eq!(decided(Observed::RoundedTime, false, false), adjust);
-    assert_eq!(decided(Observed::Unreadable, false, false), never);
-    assert_eq!(decided(Observed::EmptyTarget, true, true), [Action::Unchanged; 3]);
-    assert_eq!(decided(Observed::Times, false, true), [Action::Unchanged; 3]);
-    assert_eq!(decided(Observed::Attributes, false, true), [Action::Unchanged; 3]);
-    assert_eq!(decided(Observed::Other, false, true), differs);
+    assert_eq!(decided(Observed::Times, false), adjust);
+    assert_eq!(decided(Observed::EmptyTarget, false), adjust);
+    assert_eq!(decided(Observed::RoundedTime, false), adjust);
+    assert_eq!(decided(Observed::Unreadable, false), never);
+    assert_eq!(decided(Observed::EmptyTarget, true), [Action::Unchanged; 3]);
+    assert_eq!(decided(Observed::Times, true), [Action::Unchanged; 3]);
+    assert_eq!(decided(Observed::Attributes, true), [Action::Unchanged; 3]);
+    assert_eq!(decided(Observed::Other, true), differs);
 }
 
 #[test]

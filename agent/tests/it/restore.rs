@@ -2,6 +2,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
+use agent::export::ExportPointStore;
 use agent::heads::KnownHeads;
 use agent::patterns::Patterns;
 use agent::point_store::PointSelector;
@@ -538,9 +539,17 @@ async fn restore_gives_the_target_itself_its_mode_and_times() {
     restore(&point, &skip).await.unwrap();
     assert_eq!(tree_mode(&theirs, "."), 0o755);
     let overwrite = policy(&options(&theirs), ConflictPolicy::Overwrite);
-    restore(&point, &overwrite).await.unwrap();
+    let report = restore(&point, &overwrite).await.unwrap();
     let line = |root: &Path| tree::describe(root)[Path::new("")].clone();
     assert_eq!(line(&theirs), line(&source));
+    // What it was is kept (invariant P1).
+    let safety = report.safety_file.expect("a safety file");
+    let store = ExportPointStore::open(&safety, &story.env).await.unwrap();
+    let mut heads = KnownHeads::nothing();
+    let kept =
+        OpenedPoint::open(Arc::new(store), &story.kek(), &mut heads, &story.env).await.unwrap();
+    restore(&kept, &overwrite).await.unwrap();
+    assert_eq!(tree_mode(&theirs, "."), 0o755);
 }
 
 #[tokio::test(flavor = "multi_thread")]
