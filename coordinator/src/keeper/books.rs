@@ -66,8 +66,9 @@ mod tests {
         ledger.put_bundle(&first, row).unwrap();
         let env = Env::system();
         let flushing = flush_regularly(&env, &ledger);
-        // The clock is the test's: it jumps to whoever wakes next.
-        tokio::time::timeout(FLUSH_EVERY * 2, flushing).await.unwrap_err();
+        // The clock is the test's: it jumps to whoever wakes next. Between two flushes, so that none
+        // is under way when this ends.
+        tokio::time::timeout(FLUSH_EVERY * 3 / 2, flushing).await.unwrap_err();
         ledger.put_bundle(&second, row).unwrap();
         memory.lose_unflushed();
         assert_eq!(ledger.bundles().unwrap(), [(first, row)]);

@@ -46,7 +46,7 @@ impl RaftNode {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let patience = Duration::from_millis(self.timing.election_timeout_max_ms);
         let heard = metrics.heartbeat.unwrap_or_default().get(&node.get()).copied().flatten();
-        if !heard.is_some_and(|at| at.elapsed() <= patience) {
+        if heard.is_none_or(|at| at.elapsed() > patience) {
             return false;
         }
         let last = metrics.last_log_index.unwrap_or(0);
