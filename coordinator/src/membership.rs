@@ -36,7 +36,7 @@ pub(crate) async fn drive(this: NodeId, raft: &RaftNode) -> Result<(), ApiError>
                 raft.add_learner(row.id, member).await?;
                 tracing::info!(event = "node_learns", node = row.id.get(), address = row.address);
             }
-            // Not before it has heard of it, if it can hear.
+            // It may not have heard of it yet: then it asks (`wiped::until_removed`).
             NodeState::Removed if is_member && !voting.contains(&row.id) => {
                 raft.forget(row.id).await?;
                 tracing::info!(event = "node_forgotten", node = row.id.get());
