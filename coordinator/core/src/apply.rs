@@ -7,7 +7,9 @@ use crate::command::{Command, LogContext, Request};
 use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::{clusters, commit, findings, fleet, holders, leases, members, sessions, uploads};
+use crate::{
+    clusters, commit, findings, fleet, holders, leases, members, restore, sessions, uploads,
+};
 
 /// What a handler knows besides state and command.
 pub(crate) struct Context<'a> {
@@ -59,5 +61,9 @@ fn execute(
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })
         }
+        Command::BeginRestore(command) => restore::begin(state, context, command),
+        Command::RestorePiece(command) => restore::piece(state, command),
+        Command::FinishRestore(command) => restore::finish(state, context, command),
+        Command::AbandonRestore(command) => restore::abandon(state, context, command),
     }
 }

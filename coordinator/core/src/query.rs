@@ -61,7 +61,9 @@ impl State {
     /// Whether the lease, of either kind, was opened and not yet ended by a log entry.
     #[must_use]
     pub fn lease_live(&self, lease: &LeaseId) -> bool {
-        self.uploads.contains_key(lease) || self.reads.contains_key(lease)
+        self.uploads.contains_key(lease)
+            || self.reads.contains_key(lease)
+            || self.restore.as_ref().is_some_and(|restore| restore.id == *lease)
     }
 
     /// The cluster that a live lease, of either kind, belongs to.
