@@ -4,6 +4,7 @@
 mod access;
 mod bundles;
 mod damage;
+mod fleet_restore;
 mod keys;
 mod membership;
 mod operable;

@@ -246,6 +246,7 @@ fn install(
         needs: prepared.needs,
         committed: context.now,
         index: context.log.index,
+        generation: state.fleet().map_or(0, |fleet| fleet.generation),
         taken: command.taken,
         epoch: command.epoch,
         lease: command.lease,

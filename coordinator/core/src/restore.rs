@@ -199,16 +199,7 @@ fn adopt(
     fleet.created = snapshot.fleet.as_deref().map_or(fleet.created, |theirs| theirs.created);
     state.fleet = Some(Arc::new(fleet));
     state.clusters = snapshot.clusters.iter().map(|(id, row)| (*id, Arc::new(next(row)))).collect();
-    state.points = snapshot
-        .points
-        .iter()
-        .map(|(key, row)| {
-            let mut row = row.as_ref().clone();
-            // A place in a log that is gone says nothing in this one.
-            row.index = context.log.index;
-            (*key, Arc::new(row))
-        })
-        .collect();
+    state.points = snapshot.points;
     state.bundles = snapshot
         .bundles
         .into_iter()

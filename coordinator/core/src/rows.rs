@@ -201,6 +201,8 @@ pub struct PointRow {
     pub committed: LogTime,
     /// Where in the log it was committed.
     pub index: LogIndex,
+    /// Whose log: the fleet's generation then.
+    pub generation: u32,
     /// When the agent collected, by its own clock. May be anything.
     pub taken: LogTime,
     /// The epoch of the agent.
@@ -221,6 +223,12 @@ pub struct PointRow {
 }
 
 impl PointRow {
+    /// Its place among all commits of the fleet: no two points share one.
+    #[must_use]
+    pub const fn place(&self) -> (u32, LogIndex) {
+        (self.generation, self.index)
+    }
+
     /// Whether every source was proved. Only such points count as good; one without any source
     /// proves nothing.
     #[must_use]

@@ -290,6 +290,8 @@ pub(super) struct WirePoint {
     /// The statement's signature; empty when there is none.
     #[prost(bytes = "vec", tag = "19")]
     statement: Vec<u8>,
+    #[prost(uint32, tag = "20")]
+    generation: u32,
 }
 
 pub(super) fn put_point(point: &PointRow) -> Row {
@@ -313,6 +315,7 @@ pub(super) fn put_point(point: &PointRow) -> Row {
         logical_bytes: point.logical_bytes,
         stored_bytes_added: point.stored_bytes_added,
         statement: point.statement.map(Vec::from).unwrap_or_default(),
+        generation: point.generation,
     })
 }
 
@@ -341,6 +344,7 @@ pub(super) fn get_point(wire: WirePoint) -> Result<PointRow, DecodeError> {
         logical_bytes: wire.logical_bytes,
         stored_bytes_added: wire.stored_bytes_added,
         statement: array_or_none(at("statement"), &wire.statement)?,
+        generation: wire.generation,
     })
 }
 
