@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::figure::{Figure, Report, Runs};
+use crate::figure::{Better, Figure, Report, Runs};
 use crate::files;
 use crate::restic::{self, Restic};
 
@@ -36,7 +36,7 @@ pub(crate) const fn beside_restic(
     target: Option<f64>,
     note: &'static str,
 ) -> Figure {
-    Figure { name, unit, target, peer_name: "restic", how: restic::HOW, note }
+    Figure { name, unit, better: Better::Less, target, peer_name: "restic", how: restic::HOW, note }
 }
 
 /// Says which restic it is, or that there is none.

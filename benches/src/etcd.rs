@@ -77,6 +77,8 @@ impl Cluster {
             .args(["--initial-advertise-peer-urls", &url(self.peer_ports[at])])
             .args(["--initial-cluster", &members.join(",")])
             .args(["--initial-cluster-state", "new"])
+            // The state of a tenfold run is larger than the default of 2 GiB.
+            .args(["--quota-backend-bytes", &(8_u64 << 30).to_string()])
             .args(["--heartbeat-interval", &HEARTBEAT_MS.to_string()])
             .args(["--election-timeout", &ELECTION_TIMEOUT_MAX_MS.to_string()])
             .args(["--logger", "zap", "--log-level", "warn"]);
@@ -116,6 +118,18 @@ impl Cluster {
         let survivors = (0..NODES).filter(|at| *at != without);
         let mut command = self.client(survivors);
         command.args(["put", key, "a small value"]);
+        command
+    }
+
+    /// `host:port` of all nodes.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.client_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+    }
+
+    /// Has one node write its state to a file.
+    pub(crate) fn save(&self, at: usize, out: &Path) -> Command {
+        let mut command = self.client(at..=at);
+        command.args(["--command-timeout", "10m", "snapshot", "save"]).arg(out);
         command
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::etcd::{self, Etcd};
-use crate::figure::{Figure, Report, Runs};
+use crate::figure::{Better, Figure, Report, Runs};
 use crate::interrupt;
 use crate::memory::Memory;
 use crate::process::{self, Attempt, LOOK_EVERY};
@@ -23,6 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const FIGURE: Figure = Figure {
     name: "leader_kill_to_next_write",
     unit: "s",
+    better: Better::Less,
     target: Some(0.5),
     peer_name: "etcd",
     how: etcd::HOW,

@@ -1,9 +1,9 @@
-//! A figure: ours, the peer's, and the ratio, above 1 where we are better. One JSON object per
+//! A figure: ours, the peer's or a limit, and the ratio, above 1 where we are better. One JSON object per
 //! line for programs, a table for people.
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 /// Values of both sides, run by run.
@@ -15,13 +15,24 @@ pub(crate) struct Runs {
     pub(crate) peer: Vec<f64>,
 }
 
+/// Which of two values is the better one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    /// Times and sizes.
+    Less,
+    /// Rates.
+    More,
+}
+
 /// What a figure is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Figure {
     /// Stable name.
     pub(crate) name: &'static str,
-    /// Unit of both values. Of all figures here, less is better.
+    /// Unit of both values.
     pub(crate) unit: &'static str,
+    /// Which of two values is the better one.
+    pub(crate) better: Better,
     /// Smallest ratio that the project wants, if it wants one.
     pub(crate) target: Option<f64>,
     /// With whom it is compared.
@@ -58,18 +69,22 @@ pub(crate) struct Report {
     json: bool,
     machine: String,
     rows: Vec<[String; 7]>,
+    missed: Vec<&'static str>,
 }
 
 impl Report {
     /// JSON lines at once, or a table at the end.
     pub(crate) fn new(json: bool, machine: String) -> Self {
         let heads = ["FIGURE", "OURS", "PEER", "UNIT", "RATIO", "TARGET", "BESIDE"];
-        Self { json, machine, rows: vec![heads.map(str::to_owned)] }
+        Self { json, machine, rows: vec![heads.map(str::to_owned)], missed: Vec::new() }
     }
 
     /// Adds a figure; the medians of its runs are the values.
     pub(crate) fn add(&mut self, figure: Figure, runs: &Runs) -> Result<()> {
         let line = line(figure, runs, &self.machine)?;
+        if line.meets_target == Some(false) {
+            self.missed.push(line.name);
+        }
         if self.json {
             let mut out = std::io::stdout().lock();
             serde_json::to_writer(&mut out, &line)?;
@@ -97,7 +112,18 @@ impl Report {
     }
 
     /// Prints what was not printed yet.
-    pub(crate) fn finish(self) -> Result<()> {
+    ///
+    /// # Errors
+    /// With `check`, when a target was missed; says which.
+    pub(crate) fn finish(self, check: bool) -> Result<()> {
+        self.print()?;
+        if check && !self.missed.is_empty() {
+            bail!("missed: {}", self.missed.join(", "));
+        }
+        Ok(())
+    }
+
+    fn print(&self) -> Result<()> {
         if self.json {
             return Ok(());
         }
@@ -112,7 +138,10 @@ fn line<'a>(figure: Figure, runs: &Runs, machine: &'a str) -> Result<Line<'a>> {
     let ours = median(&runs.ours).with_context(|| format!("{} was not measured", figure.name))?;
     let peer = median(&runs.peer);
     // Nothing can be said of a ratio to what was too short to be counted.
-    let ratio = peer.filter(|_| ours > 0.0).map(|peer| peer / ours);
+    let ratio = peer.filter(|peer| ours > 0.0 && *peer > 0.0).map(|peer| match figure.better {
+        Better::Less => peer / ours,
+        Better::More => ours / peer,
+    });
     Ok(Line {
         name: figure.name,
         ours: rounded(ours),
@@ -163,6 +192,7 @@ mod tests {
     const FIGURE: Figure = Figure {
         name: "first_backup",
         unit: "s",
+        better: Better::Less,
         target: Some(2.0),
         peer_name: "restic",
         how: "apt-get install restic",
@@ -189,6 +219,27 @@ mod tests {
             json(&[0.5], &[]),
             r#"{"name":"first_backup","ours":0.5,"peer":null,"unit":"s","ratio":null,"how":"apt-get install restic","target_ratio":2.0,"peer_name":"restic","ours_runs":[0.5],"peer_runs":[],"note":"n","machine":"m"}"#
         );
+    }
+
+    #[test]
+    fn figure_of_a_rate_is_better_when_it_is_more() {
+        let rate = Figure { better: Better::More, target: Some(0.5), ..FIGURE };
+        let runs = Runs { ours: vec![60.0], peer: vec![100.0] };
+        let line = line(rate, &runs, "m").unwrap();
+        assert_eq!((line.ratio, line.meets_target), (Some(0.6), Some(true)));
+    }
+
+    #[test]
+    fn figure_that_misses_its_target_fails_a_checked_run_only() {
+        let report = |ours: f64| {
+            let mut report = Report::new(true, "m".to_owned());
+            report.add(FIGURE, &Runs { ours: vec![ours], peer: vec![4.0] }).unwrap();
+            report
+        };
+        assert!(report(2.1).finish(false).is_ok());
+        let error = report(2.1).finish(true).unwrap_err();
+        assert_eq!(error.to_string(), "missed: first_backup");
+        assert!(report(1.9).finish(true).is_ok());
     }
 
     #[test]

@@ -3,12 +3,13 @@
 
 use anyhow::Result;
 
-use crate::figure::{Figure, Report, Runs};
+use crate::figure::{Better, Figure, Report, Runs};
 use crate::process::Server;
 
 const AGENT: Figure = Figure {
     name: "agent_peak_resident",
     unit: "bytes",
+    better: Better::Less,
     target: Some(1.0),
     peer_name: "limit of 128 MiB",
     how: "",
@@ -17,6 +18,7 @@ const AGENT: Figure = Figure {
 const COORDINATOR: Figure = Figure {
     name: "coordinator_peak_resident",
     unit: "bytes",
+    better: Better::Less,
     target: Some(1.0),
     peer_name: "limit of 256 MiB",
     how: "",

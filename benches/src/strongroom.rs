@@ -3,9 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use proto::env::Env;
+use proto::fleet_client::{FleetClient, RetryPolicy};
+use proto::tls::TlsFiles;
 use serde_json::Value;
 
 use crate::memory::Memory;
@@ -71,6 +75,7 @@ impl Program {
 pub(crate) struct Fleet {
     program: Program,
     directory: PathBuf,
+    operator_files: TlsFiles,
     operator_tls: String,
     pki: Pki,
     ports: [u16; NODES],
@@ -85,10 +90,12 @@ impl Fleet {
             .with_context(|| format!("cannot make {}", operator.display()))?;
         process::run(program.command().args(["key", "init", "--out"]).arg(&operator))?;
         let pki = Pki::new(&directory.join("pki"), FLEET_ID)?;
+        let files = pki.operator()?;
         let mut fleet = Self {
             program: program.clone(),
             directory: directory.to_owned(),
-            operator_tls: pki.operator()?.table(),
+            operator_files: files.tls(),
+            operator_tls: files.table(),
             pki,
             ports: ports::free()?,
             servers: std::array::from_fn(|_| None),
@@ -102,7 +109,8 @@ impl Fleet {
         Ok(fleet)
     }
 
-    fn addresses(&self) -> Vec<String> {
+    /// `host:port` of all coordinators.
+    pub(crate) fn addresses(&self) -> Vec<String> {
         self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
     }
 
@@ -225,14 +233,7 @@ impl Fleet {
         // A path of a socket has at most 107 bytes; the working directory may be deep.
         let sockets = tempfile::Builder::new().prefix("strongroom-").tempdir()?;
         let socket = sockets.path().join("agent.sock");
-        let config = format!(
-            "cluster = {name:?}\ncoordinators = {:?}\nstate_dir = \".\"\nsocket = {socket:?}\n\
-             recovery_key = {:?}\n{}[[sources]]\nkind = \"directory\"\npath = {source:?}\n",
-            self.addresses(),
-            self.directory.join("operator/recovery.pub"),
-            self.pki.agent(id)?.table(),
-        );
-        write(&directory.join("agent.toml"), &config)?;
+        self.configure(&directory, id, name, source, &socket, &self.addresses())?;
         let mut command = self.program.command();
         command
             .args(["--log", "json", "agent", "run", "--stop-with-stdin", "--config"])
@@ -245,6 +246,48 @@ impl Fleet {
             Ok((epoch > Some(0) && socket.exists()).then_some(()))
         })?;
         Ok(Agent { name: name.to_owned(), directory, socket, server, _sockets: sockets })
+    }
+
+    /// Writes the config of a registered cluster's agent, with a certificate of its own.
+    pub(crate) fn configure(
+        &self,
+        directory: &Path,
+        cluster_id: &str,
+        name: &str,
+        source: &Path,
+        socket: &Path,
+        coordinators: &[String],
+    ) -> Result<()> {
+        let config = format!(
+            "cluster = {name:?}\ncoordinators = {coordinators:?}\nstate_dir = \".\"\n\
+             socket = {socket:?}\nrecovery_key = {:?}\n{}[[sources]]\nkind = \"directory\"\n\
+             path = {source:?}\n",
+            self.directory.join("operator/recovery.pub"),
+            self.pki.agent(cluster_id)?.table(),
+        );
+        write(&directory.join("agent.toml"), &config)
+    }
+
+    /// A client in this process with the rights of the operator; asks these first to last.
+    pub(crate) fn client(&self, coordinators: Vec<String>) -> Result<Arc<FleetClient>> {
+        let tls = self.operator_files.load()?;
+        Ok(FleetClient::new(Env::system(), coordinators, &tls, RetryPolicy::default())?)
+    }
+
+    /// Where a cluster's agent has its files.
+    pub(crate) fn agent_directory(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Ends one coordinator by SIGTERM, counting from 0.
+    pub(crate) fn stop_node(&mut self, at: usize) -> Result<()> {
+        self.servers[at].take().context("that coordinator does not run")?.stop()
+    }
+
+    /// The most bytes that were resident in any of the coordinators.
+    pub(crate) fn peak_resident_bytes(&self) -> Result<u64> {
+        let peaks = self.servers.iter().flatten().map(Server::peak_resident_bytes);
+        Ok(peaks.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default())
     }
 
     /// Has the agent back up now; ends when a majority of the coordinators has fsynced it.
@@ -292,7 +335,8 @@ impl Fleet {
         Ok(())
     }
 
-    fn operator(&self) -> Command {
+    /// A verb of the operator.
+    pub(crate) fn operator(&self) -> Command {
         let mut command = self.program.command();
         command.arg("--operator-dir").arg(self.directory.join("operator"));
         command
@@ -361,7 +405,7 @@ impl RecoveryPublic {
 }
 
 /// The last line of a verb's answer, which is JSON.
-fn json(finished: &Finished) -> Result<Value> {
+pub(crate) fn json(finished: &Finished) -> Result<Value> {
     let line = finished.stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
     serde_json::from_slice(line.unwrap_or_default()).context("a verb's answer is not JSON")
 }
