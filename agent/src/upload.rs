@@ -73,15 +73,18 @@ impl Uploader {
     ) -> Result<Vec<u64>, ApiError> {
         let clock = &self.client.env().clock;
         let handle = Arc::new(open(file)?);
+        let mut tries = 0;
         let mut furthest = 0;
         let mut fruitful = clock.elapsed_millis();
         loop {
             let (channel, address) = self.client.channel();
             let reached = Arc::new(AtomicU64::new(0));
-            let error = match self.attempt(channel, file, &handle, &reached, sent).await {
+            let known = (tries == 0 && file.sealed.bytes <= CHUNK_BYTES as u64).then_some(0);
+            let error = match self.attempt(channel, file, &handle, known, &reached, sent).await {
                 Ok(holders) => return Ok(holders),
                 Err(error) => error,
             };
+            tries += 1;
             let at = reached.load(Ordering::Relaxed);
             if at > furthest {
                 furthest = at;
@@ -103,25 +106,33 @@ impl Uploader {
         }
     }
 
+    /// Sends from where the coordinator has it, which it is asked for unless it is known: a file
+    /// of one message is sent whole, and what is there already is not written again.
     async fn attempt(
         &self,
         channel: Channel,
         file: &UploadFile,
         handle: &Arc<File>,
+        known: Option<u64>,
         reached: &Arc<AtomicU64>,
         sent: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Vec<u64>, ApiError> {
         let id = Bytes::copy_from_slice(file.id().as_bytes());
         let mut client = BackupClient::new(channel);
-        let request =
-            v1::GetUploadOffsetRequest { lease_id: self.lease.id.clone(), bundle_id: id.clone() };
         let silent = || ApiError::new(Code::DeadlineExceeded, "a coordinator went silent");
-        let known = tokio::time::timeout(CALL_TIMEOUT, client.get_upload_offset(request))
-            .await
-            .map_err(|_| silent())??
-            .into_inner();
         let bytes = file.sealed.bytes;
-        let offset = if known.complete { bytes } else { known.offset.min(bytes) };
+        let offset = match known {
+            Some(offset) => offset,
+            None => {
+                let request = v1::GetUploadOffsetRequest {
+                    lease_id: self.lease.id.clone(),
+                    bundle_id: id.clone(),
+                };
+                let asked = tokio::time::timeout(CALL_TIMEOUT, client.get_upload_offset(request));
+                let known = asked.await.map_err(|_| silent())??.into_inner();
+                if known.complete { bytes } else { known.offset.min(bytes) }
+            }
+        };
         reached.store(offset, Ordering::Relaxed);
         sent(offset);
         let begin = UploadBundleBegin {

@@ -1,7 +1,6 @@
 //! Builds a coordinator out of its parts, serves, and ends it: in order when asked to, at once
 //! when a durable path failed (invariant R3).
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,7 +148,7 @@ pub async fn run_on(
 /// Keeps the channels to those who belong to the fleet; ends when this node does not any more.
 async fn follow_membership(this: NodeId, raft: &RaftNode, peers: &Peers) -> ApiError {
     let mut published = raft.watch();
-    let mut known = BTreeMap::new();
+    let mut known = Arc::default();
     loop {
         let view = published.borrow_and_update().clone();
         if view.state.was_removed(this) {

@@ -334,7 +334,6 @@ impl Engine {
         let session = self.session.as_ref().ok_or(BackupError::Lost)?;
         self.runs += 1;
         let spool = self.home.spool(&format!("backup-{}", self.runs));
-        crate::home::make_directory(&spool)?;
         let run = Run {
             engine: self,
             session,
@@ -344,7 +343,10 @@ impl Engine {
             started: self.env.clock.now(),
         };
         let result = run.run(previous).await;
-        if let Err(error) = std::fs::remove_dir_all(&spool) {
+        // A point that is a statement needs none.
+        if let Err(error) = std::fs::remove_dir_all(&spool)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(%error, "the spool could not be cleared");
         }
         if let Err(BackupError::Source(SourceError::Root { name, .. })) = &result {

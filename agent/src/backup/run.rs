@@ -104,6 +104,7 @@ impl Run<'_> {
         mut troubles: Troubles,
         mut previous: Option<Previous>,
     ) -> Result<Outcome, BackupError> {
+        crate::home::make_directory(&self.spool)?;
         let full = self.decide(&surveys, previous.as_ref());
         let repacked = self.choose_repacked(&mut surveys, previous.as_ref(), full).await?;
         let (keyring, rotated) = self.keyring(previous.as_mut())?;

@@ -16,6 +16,11 @@ use crate::telemetry;
 
 /// Changes that come together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(300);
+/// A look at many bundles takes long, and uploads wait for parts of it: it is to take a tenth of
+/// the time.
+const REST_PER_WORK: u32 = 9;
+/// A repair takes long, too, and is no reason to leave the next one for later.
+const REST_MAX: Duration = Duration::from_secs(2);
 /// Even without a change, what failed is tried again.
 const ROUND: Duration = Duration::from_secs(10);
 
@@ -36,9 +41,12 @@ async fn keep_bundles(keeper: &Keeper) {
         // Either is a reason to look.
         let _ = tokio::time::timeout(ROUND, woken).await;
         tokio::time::sleep(DEBOUNCE).await;
+        let began = keeper.inner.env.clock.elapsed_millis();
         if let Err(error) = keeper.round().await {
             tracing::warn!(%error, "housekeeping is not complete and will be tried again");
         }
+        let took = keeper.inner.env.clock.elapsed_millis().saturating_sub(began);
+        tokio::time::sleep((Duration::from_millis(took) * REST_PER_WORK).min(REST_MAX)).await;
     }
 }
 

@@ -34,8 +34,8 @@ pub(crate) struct Published {
     pub(crate) applied: LogIndex,
     /// The voters as of then.
     pub(crate) voters: Voters,
-    /// All nodes that Raft replicates to, voters or not.
-    pub(crate) members: BTreeMap<NodeId, Member>,
+    /// All nodes that Raft replicates to, voters or not. Shared: views are cloned all the time.
+    pub(crate) members: Arc<BTreeMap<NodeId, Member>>,
 }
 
 impl Published {
@@ -264,11 +264,7 @@ impl RaftNode {
             .without_max_times()
             .build();
         loop {
-            let status = self.status();
-            if let Some(reason) = status.stopped {
-                return Err(stopped(&reason));
-            }
-            let error = match self.leader(status.leader) {
+            let error = match self.leader(self.known_leader()?) {
                 None => ApiError::new(
                     Code::Unavailable,
                     "the fleet has no leader at the moment; ask again, and look at `strongroom \
@@ -294,6 +290,16 @@ impl RaftNode {
             if let Some(delay) = delays.next() {
                 tokio::time::sleep(delay).await;
             }
+        }
+    }
+
+    /// Who leads, without a copy of all that [`Self::status`] tells.
+    fn known_leader(&self) -> Result<Option<NodeId>, ApiError> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        match &metrics.running_state {
+            Ok(()) => Ok(metrics.current_leader.map(NodeId::new)),
+            Err(error) => Err(stopped(&error.to_string())),
         }
     }
 

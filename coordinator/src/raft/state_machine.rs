@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use coordinator_core::{LogContext, State, Voters, apply, codec};
 use futures::{Stream, StreamExt};
@@ -61,7 +62,7 @@ impl StateMachine {
             state: state.clone(),
             applied: LogIndex::new(0),
             voters: Voters::default(),
-            members: BTreeMap::new(),
+            members: Arc::default(),
         });
         Self {
             env,
@@ -83,7 +84,7 @@ impl StateMachine {
             state: self.state.clone(),
             applied: LogIndex::new(self.last_applied.map_or(0, |id| id.index())),
             voters: voters(&self.membership),
-            members: members(&self.membership),
+            members: Arc::new(members(&self.membership)),
         });
     }
 

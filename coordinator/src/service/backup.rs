@@ -37,6 +37,21 @@ pub(super) fn live_lease(
     }
 }
 
+/// The same of a lease that may have been opened through another node a moment ago. A lease that
+/// this node knows is not asked for: what it says never changes, and whether it still lives when
+/// it matters is for `apply` and the gate of the bundles to say.
+async fn known_lease(
+    shared: &Shared,
+    cluster: ClusterId,
+    lease: LeaseId,
+) -> Result<coordinator_core::UploadLease, ApiError> {
+    if let Ok(row) = live_lease(shared, cluster, lease) {
+        return Ok(row);
+    }
+    shared.view(false).await?;
+    live_lease(shared, cluster, lease)
+}
+
 pub(crate) fn lease_gone(lease: LeaseId) -> ApiError {
     ApiError::new(
         Code::LeaseGone,
@@ -121,8 +136,7 @@ impl BackupService {
         message: v1::GetUploadOffsetRequest,
     ) -> Result<v1::GetUploadOffsetResponse, ApiError> {
         let lease = convert::lease_id(&message.lease_id, "lease_id")?;
-        self.0.view(false).await?;
-        live_lease(&self.0, cluster, lease)?;
+        known_lease(&self.0, cluster, lease).await?;
         let id = convert::bundle_id(&message.bundle_id, "bundle_id")?;
         let (offset, complete) = self.0.keeper.upload_offset(id).await?;
         Ok(v1::GetUploadOffsetResponse { offset, complete })
@@ -213,12 +227,11 @@ impl BackupService {
             }),
             Some(Wire::Changed(changed)) => {
                 let lease = lease.ok_or_else(|| convert::invalid("lease_id: not given"))?;
-                // Linearizable: the lease may have been opened through another node a moment ago.
-                self.0.view(false).await?;
-                let row = match live_lease(&self.0, cluster, lease) {
+                let row = match known_lease(&self.0, cluster, lease).await {
                     Ok(row) => row,
                     // A repeat of a commit that went through finds its lease ended; apply knows.
-                    Err(_) => return self.repeated(changed),
+                    Err(error) if error.code() == Code::LeaseGone => return self.repeated(changed),
+                    Err(error) => return Err(error),
                 };
                 if changed.added.len() > coordinator_core::limits::ADDED_MAX {
                     return Err(ApiError::new(

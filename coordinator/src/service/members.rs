@@ -86,7 +86,7 @@ impl Shared {
 
 /// Everybody who belongs to the fleet's coordinators, also who was admitted a moment ago.
 pub(super) fn known(view: &Published) -> BTreeMap<NodeId, Member> {
-    let mut known = view.members.clone();
+    let mut known = (*view.members).clone();
     for row in view.state.nodes().filter(|row| row.state == NodeState::Admitted) {
         known
             .entry(row.id)

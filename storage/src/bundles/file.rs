@@ -42,7 +42,8 @@ pub struct FileBundleStore {
     /// Uploads begun in this process. The map's lock is held shortly; the upload's own lock while
     /// its bytes move.
     uploads: Mutex<HashMap<BundleId, Arc<Mutex<Upload>>>>,
-    dirs: Mutex<Dirs>,
+    /// By the directory that they are in. The map's lock is held shortly.
+    dirs: Mutex<HashMap<PathBuf, Arc<Mutex<Dirs>>>>,
     /// Bundles under their own name, which could be neither synced nor taken back: not held,
     /// whatever the directory shows, until that name is written anew.
     doubted: Mutex<HashSet<BundleId>>,
@@ -50,8 +51,9 @@ pub struct FileBundleStore {
     _home: DataDir,
 }
 
-/// The directories `ab` and `ab/cd`. The lock is held while one is made, so that a sync that
-/// fails is known before another can succeed on what it forgot.
+/// The directories in one directory: all `ab`, or all `cd` of one `ab`. The lock is held while one
+/// is made, so that a sync that fails is known before another of the same directory can succeed on
+/// what it forgot. Uploads into other directories need not wait for it.
 #[derive(Debug, Default)]
 struct Dirs {
     /// Those whose names are known to be durable.
@@ -192,7 +194,15 @@ impl FileBundleStore {
 
     /// Makes `ab/cd` with every name on the way durable.
     fn ensure_dir(&self, dir: &Path) -> Result<(), BundleError> {
-        let mut dirs = lock(&self.dirs);
+        self.ensure_name(disk::parent(dir))?;
+        self.ensure_name(dir)
+    }
+
+    /// Makes a directory with a durable name in one that is there.
+    fn ensure_name(&self, dir: &Path) -> Result<(), BundleError> {
+        let parent = disk::parent(dir);
+        let dirs = Arc::clone(lock(&self.dirs).entry(parent.to_owned()).or_default());
+        let mut dirs = lock(&dirs);
         if dirs.durable.contains(dir) {
             return Ok(());
         }
@@ -204,11 +214,9 @@ impl FileBundleStore {
             return Err(BundleError::Io { action: "sync", path: dir.to_owned(), source });
         }
         self.disk.create_dir_all(dir).map_err(failed("create", dir))?;
-        for parent in [disk::parent(disk::parent(dir)), disk::parent(dir)] {
-            if let Err(error) = self.sync_dir(parent) {
-                dirs.is_failed = true;
-                return Err(error);
-            }
+        if let Err(error) = self.sync_dir(parent) {
+            dirs.is_failed = true;
+            return Err(error);
         }
         dirs.durable.insert(dir.to_owned());
         Ok(())
