@@ -7,7 +7,10 @@ use crate::command::{Command, LogContext, Request};
 use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::{clusters, commit, findings, fleet, holders, leases, members, sessions, uploads};
+use crate::{
+    bucket, clusters, commit, findings, fleet, holders, leases, members, sessions, snapshots,
+    uploads,
+};
 
 /// What a handler knows besides state and command.
 pub(crate) struct Context<'a> {
@@ -59,5 +62,9 @@ fn execute(
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })
         }
+        Command::SetBundleHome(command) => bucket::set_home(state, context, *command),
+        Command::AnnounceObject(command) => bucket::announce(state, command),
+        Command::RecordObjects(command) => bucket::record(state, command),
+        Command::RecordSnapshot(command) => snapshots::record(state, context, command),
     }
 }

@@ -7,6 +7,7 @@
 //! way out are the queries on [`State`]. [`codec`] holds the versioned bytes of both.
 
 mod apply;
+mod bucket;
 mod clusters;
 pub mod codec;
 mod command;
@@ -23,25 +24,27 @@ mod query;
 mod refusal;
 mod rows;
 mod sessions;
+mod snapshots;
 mod state;
 mod uploads;
 mod voters;
 
 pub use apply::apply;
 pub use command::{
-    AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
-    CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster,
-    RemoveNode, RenewLease, Request, SealSnapshot, UploadEnd,
+    AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, ChangedContent, ClearFinding,
+    Command, CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
+    InitFleet, LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders,
+    RecordObjects, RecordSnapshot, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot,
+    SetBundleHome, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
 pub use rows::{
-    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance, NodeRow,
-    NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, RecoveryPublicKey, Scope,
-    Session, Severity, UploadLease,
+    BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Home,
+    Instance, NodeRow, NodeState, ObjectRow, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
+    RecoveryPublicKey, Scope, Session, Severity, SnapshotRow, UploadLease,
 };
 pub use state::State;
 pub use voters::{Voters, majority};

@@ -13,10 +13,10 @@ use crate::command::{AddNode, BeginChange, OfChange, RemoveNode};
 use crate::limits::{NODE_ADDRESS_BYTES_MAX, NODES_MAX, VOTERS_MAX};
 use crate::outcome::{Event, Outcome};
 use crate::refusal::{Field, Limit, Refusal};
-use crate::rows::{Change, NodeRow, NodeState};
+use crate::rows::{BundleRow, Change, NodeRow, NodeState};
 use crate::state::State;
 use crate::voters::Voters;
-use crate::{fleet, holders, leases};
+use crate::{bucket, fleet, leases};
 
 /// Gives out an id that nobody ever had. The same name and address again get the same one, while
 /// the node has not begun to vote.
@@ -109,7 +109,7 @@ pub(crate) fn seal(state: &mut State, of: OfChange) -> Result<Outcome, Refusal> 
     let change = require_change(state, of)?;
     if !change.sealed {
         for (id, row) in &state.bundles {
-            holders::require_durable(*id, &row.holders, &Voters::of(change.voters.clone()))?;
+            bucket::require_durable(*id, Some(row), &Voters::of(change.voters.clone()))?;
         }
         state.change = Some(Arc::new(Change { sealed: true, ..change.as_ref().clone() }));
     }
@@ -218,11 +218,13 @@ impl State {
         self.change.as_deref()
     }
 
-    /// Bundles that less than a majority of `voters` has: what a change of voters waits for.
+    /// Bundles that less than a majority of `voters` has, nor the bucket: what a change of voters waits for.
     #[must_use]
     pub fn not_durable_on(&self, voters: &BTreeSet<NodeId>) -> u64 {
         let voters = Voters::of(voters.clone());
-        self.bundles.values().filter(|row| !voters.have_majority(&row.holders)).count() as u64
+        let lacking =
+            |row: &&BundleRow| row.object.is_none() && !voters.have_majority(&row.holders);
+        self.bundles.values().filter(lacking).count() as u64
     }
 
     /// Who has to have a bundle before it counts as durable: Raft's voters and, once a change is

@@ -290,6 +290,28 @@ pub enum Refusal {
     /// There is nothing to seal or to end.
     #[error("no such change of voters is under way: begin one first")]
     NoChange,
+    /// Not every bundle is where they are to be.
+    #[error(
+        "{missing} bundles are not there yet: wait until they are, `strongroom fleet bundles status` shows how many"
+    )]
+    HomeNotReady {
+        /// How many.
+        missing: u64,
+    },
+    /// The move that was meant is not the one under way.
+    #[error(
+        "the bundles' home was changed meanwhile: look at `strongroom fleet bundles status` again"
+    )]
+    HomeChanged,
+    /// Nothing goes to a bucket.
+    #[error("bundles are kept on the coordinators' disks: send them there")]
+    BundlesOnDisks,
+    /// An object that nobody announced.
+    #[error("bundle {bundle} was not announced for the bucket by this upload: upload it again")]
+    ObjectUnknown {
+        /// The bundle.
+        bundle: BundleId,
+    },
 }
 
 impl Refusal {
@@ -328,7 +350,11 @@ impl Refusal {
             Self::NodeWasRemoved { .. }
             | Self::NodeVotes { .. }
             | Self::ChangeUnderWay
-            | Self::NoChange => Code::Conflict,
+            | Self::NoChange
+            | Self::HomeNotReady { .. }
+            | Self::HomeChanged
+            | Self::BundlesOnDisks => Code::Conflict,
+            Self::ObjectUnknown { .. } => Code::BundleNotDurable,
         }
     }
 }
@@ -413,6 +439,8 @@ words! {
         NodeName = 15, "coordinator's name", "use 1 to 63 lower-case letters, digits and hyphens", InvalidArgument;
         /// Of a coordinator.
         NodeAddress = 16, "coordinator's address", "write host:port, as others reach it", InvalidArgument;
+        /// Record of a snapshot.
+        Snapshot = 32, "record of the snapshot", "name target, name and either a digest or a problem, within their lengths", InvalidArgument;
     }
     second rule: /** What a valid one looks like. */
 }
@@ -448,6 +476,8 @@ words! {
         Nodes = 13, "the number of coordinators", "remove one first", LimitReached;
         /// Voters.
         Voters = 14, "the number of voters", "more of them make every write slower and little safer", LimitReached;
+        /// Objects of one upload.
+        Objects = 23, "the number of objects the upload announces", "begin a new upload", TooLarge;
     }
     second remedy: /** What to do about it. */
 }

@@ -98,6 +98,18 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::ChangeEnded { done } => WireOutcome { kind: 17, flag: *done, ..empty },
         Outcome::NodeRemoved { node } => WireOutcome { kind: 18, number: node.get(), ..empty },
         Outcome::SnapshotSealed { index } => WireOutcome { kind: 19, index: index.get(), ..empty },
+        Outcome::BundleHomeSet { began, settled } => {
+            WireOutcome { kind: 28, index: began.get(), flag: *settled, ..empty }
+        }
+        Outcome::ObjectAnnounced { generation } => {
+            WireOutcome { kind: 29, index: generation.get(), ..empty }
+        }
+        Outcome::ObjectsRecorded { changed, unknown } => {
+            WireOutcome { kind: 30, done: *changed, left: *unknown, ..empty }
+        }
+        Outcome::SnapshotRecorded { recorded } => {
+            WireOutcome { kind: 31, flag: *recorded, ..empty }
+        }
     }
 }
 
@@ -139,6 +151,10 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         17 => Outcome::ChangeEnded { done: wire.flag },
         18 => Outcome::NodeRemoved { node: NodeId::new(wire.number) },
         19 => Outcome::SnapshotSealed { index },
+        28 => Outcome::BundleHomeSet { began: index, settled: wire.flag },
+        29 => Outcome::ObjectAnnounced { generation: index },
+        30 => Outcome::ObjectsRecorded { changed: wire.done, unknown: wire.left },
+        31 => Outcome::SnapshotRecorded { recorded: wire.flag },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     };
     // Fields that mean nothing for this kind must not be there.

@@ -120,6 +120,10 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::ChangeUnderWay => WireRefusal { kind: 33, ..empty },
         Refusal::ChangeNotOneStep => WireRefusal { kind: 34, ..empty },
         Refusal::NoChange => WireRefusal { kind: 35, ..empty },
+        Refusal::HomeNotReady { missing } => WireRefusal { kind: 52, have: *missing, ..empty },
+        Refusal::HomeChanged => WireRefusal { kind: 53, ..empty },
+        Refusal::BundlesOnDisks => WireRefusal { kind: 54, ..empty },
+        Refusal::ObjectUnknown { bundle } => WireRefusal { kind: 55, id: bundle.put(), ..empty },
     }
 }
 
@@ -197,6 +201,10 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         33 => Refusal::ChangeUnderWay,
         34 => Refusal::ChangeNotOneStep,
         35 => Refusal::NoChange,
+        52 => Refusal::HomeNotReady { missing: wire.have },
+        53 => Refusal::HomeChanged,
+        54 => Refusal::BundlesOnDisks,
+        55 => Refusal::ObjectUnknown { bundle: bundle()? },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     })
 }

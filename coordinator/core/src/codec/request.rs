@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use prost::{Message, Oneof};
 use proto_types::{Epoch, LogIndex, LogTime, NodeId, Sequence};
 
-use super::DecodeError;
 use super::wire::{
     At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array, id, id_or_none, ids,
     nodes, present, put_ids, put_nodes, put_or_none, word,
 };
+use super::{DecodeError, bucket};
 use crate::command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
     CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RemoveNode,
-    RenewLease, Request, SealSnapshot,
+    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RecordSnapshot,
+    RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot,
 };
 use crate::dropped::Dropped;
 
@@ -32,7 +32,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35"
+                34, 35, 44, 45, 46, 47"
     )]
     command: Option<WireCommand>,
 }
@@ -85,6 +85,14 @@ enum WireCommand {
     /// The nonce.
     #[prost(bytes = "vec", tag = "35")]
     SealSnapshot(Vec<u8>),
+    #[prost(message, tag = "44")]
+    SetBundleHome(bucket::WireSetBundleHome),
+    #[prost(message, tag = "45")]
+    AnnounceObject(bucket::WireAnnounceObject),
+    #[prost(message, tag = "46")]
+    RecordObjects(bucket::WireRecordObjects),
+    #[prost(message, tag = "47")]
+    RecordSnapshot(bucket::WireSnapshot),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -225,6 +233,8 @@ struct WireAddedBundle {
     signature: Vec<u8>,
     #[prost(uint64, repeated, tag = "5")]
     holders: Vec<u64>,
+    #[prost(bool, tag = "6")]
+    in_bucket: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -251,6 +261,8 @@ struct WireRecordHolders {
     /// Bundle ids, one after the other.
     #[prost(bytes = "vec", tag = "3")]
     absent: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    home: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -323,6 +335,7 @@ fn put_command(command: &Command) -> WireCommand {
             node: c.node.get(),
             present: put_ids(&c.present),
             absent: put_ids(&c.absent),
+            home: c.home.get(),
         }),
         Command::RaiseFinding(c) => WireCommand::RaiseFinding(WireRaiseFinding {
             key: Some(WireFindingKey::put(&c.key)),
@@ -342,6 +355,12 @@ fn put_command(command: &Command) -> WireCommand {
         Command::EndChange(c) => WireCommand::EndChange(WireOfChange { begun: c.begun.get() }),
         Command::RemoveNode(c) => WireCommand::RemoveNode(c.node.get()),
         Command::SealSnapshot(c) => WireCommand::SealSnapshot(c.nonce.to_vec()),
+        Command::SetBundleHome(c) => WireCommand::SetBundleHome(bucket::put_home(*c)),
+        Command::AnnounceObject(c) => WireCommand::AnnounceObject(bucket::put_announce(c)),
+        Command::RecordObjects(c) => WireCommand::RecordObjects(bucket::put_record(c)),
+        Command::RecordSnapshot(c) => {
+            WireCommand::RecordSnapshot(bucket::put_snapshot(&c.snapshot))
+        }
     }
 }
 
@@ -377,6 +396,7 @@ fn put_added(bundle: &AddedBundle) -> WireAddedBundle {
         header: bundle.header.clone(),
         signature: bundle.signature.to_vec(),
         holders: bundle.holders.iter().map(|node| node.get()).collect(),
+        in_bucket: bundle.in_bucket,
     }
 }
 
@@ -447,6 +467,7 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
             node: NodeId::new(c.node),
             present: ids(at("present"), &c.present)?,
             absent: ids(at("absent"), &c.absent)?,
+            home: LogIndex::new(c.home),
         }),
         WireCommand::RaiseFinding(c) => Command::RaiseFinding(RaiseFinding {
             key: WireFindingKey::get(at("key"), c.key)?,
@@ -471,6 +492,13 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         }
         WireCommand::SealSnapshot(nonce) => {
             Command::SealSnapshot(SealSnapshot { nonce: array(at("nonce"), &nonce)? })
+        }
+        WireCommand::SetBundleHome(c) => Command::SetBundleHome(bucket::get_home(&c)?),
+        WireCommand::AnnounceObject(c) => Command::AnnounceObject(bucket::get_announce(&c)?),
+        WireCommand::RecordObjects(c) => Command::RecordObjects(bucket::get_record(&c)?),
+        WireCommand::RecordSnapshot(c) => {
+            let snapshot = bucket::get_snapshot(WHAT, c)?;
+            Command::RecordSnapshot(Box::new(RecordSnapshot { snapshot }))
         }
     })
 }
@@ -511,5 +539,6 @@ fn get_added(wire: WireAddedBundle) -> Result<AddedBundle, DecodeError> {
         header: wire.header,
         signature: array(At(WHAT, "added.signature"), &wire.signature)?,
         holders: wire.holders.into_iter().map(NodeId::new).collect(),
+        in_bucket: wire.in_bucket,
     })
 }

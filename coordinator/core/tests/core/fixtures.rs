@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, EndReadLease,
-    EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit,
-    OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders, Refusal, RemoveNode,
-    RenewLease, Request, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
+    AcquireEpoch, AddNode, AnnounceObject, BeginChange, BundleHome, BundlePrefix, ClearFinding,
+    Command, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField,
+    HeaderProblem, Limit, OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders,
+    RecordObjects, Refusal, RemoveNode, RenewLease, Request, Role, Scope, SealSnapshot,
+    SetBundleHome, Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -61,6 +62,8 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
             state: ProofState::Failed { reason: "how".to_owned() },
         },
     ];
+    let mut in_bucket = Draft::delta(&world, 1, upload);
+    in_bucket.bundle('c').in_bucket = true;
     let mut statement = Draft::unchanged(&world, 1);
     statement.commit.proofs.clear();
     let key =
@@ -95,6 +98,7 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
                 node: NodeId::new(2),
                 present: vec![bundle("c1"), bundle("m1")],
                 absent: vec![bundle("k1")],
+                home: LogIndex::new(0),
             }),
         ),
         (
@@ -130,6 +134,40 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("end_change", Command::EndChange(OfChange { begun: LogIndex::new(77) })),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
         ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
+        ("set_bundle_home", crate::bucket::begin(BundleHome::Bucket)),
+        (
+            "set_bundle_home-settled",
+            Command::SetBundleHome(SetBundleHome::Settle { began: LogIndex::new(77) }),
+        ),
+        (
+            "announce_object",
+            Command::AnnounceObject(AnnounceObject {
+                lease: lease(9),
+                bundle: bundle("c1"),
+                bytes: 1_336,
+            }),
+        ),
+        (
+            "record_objects",
+            Command::RecordObjects(RecordObjects {
+                began: LogIndex::new(77),
+                present: vec![bundle("c1"), bundle("m1")],
+                absent: vec![bundle("k1")],
+                gone: vec![(LogIndex::new(5), bundle("c2")), (LogIndex::new(6), bundle("m2"))],
+            }),
+        ),
+        (
+            "record_holders-home",
+            Command::RecordHolders(RecordHolders {
+                node: NodeId::new(2),
+                present: vec![bundle("c1")],
+                absent: vec![],
+                home: LogIndex::new(78),
+            }),
+        ),
+        ("commit_point-bucket", in_bucket.command()),
+        ("record_snapshot", crate::bucket::record_snapshot(crate::bucket::snapshot(10, ""))),
+        ("record_snapshot-bad", crate::bucket::record_snapshot(crate::bucket::snapshot(11, "why"))),
     ];
     let numbered = commands.into_iter().zip(1_u64..);
     numbered
@@ -185,6 +223,13 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("change_ended".to_owned(), Outcome::ChangeEnded { done: true }),
         ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
         ("snapshot_sealed".to_owned(), Outcome::SnapshotSealed { index }),
+        (
+            "bundle_home_set".to_owned(),
+            Outcome::BundleHomeSet { began: LogIndex::new(5), settled: true },
+        ),
+        ("object_announced".to_owned(), Outcome::ObjectAnnounced { generation: index }),
+        ("objects_recorded".to_owned(), Outcome::ObjectsRecorded { changed: 3, unknown: 4 }),
+        ("snapshot_recorded".to_owned(), Outcome::SnapshotRecorded { recorded: true }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -230,6 +275,10 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("change_under_way", Refusal::ChangeUnderWay),
         ("change_not_one_step", Refusal::ChangeNotOneStep),
         ("no_change", Refusal::NoChange),
+        ("home_not_ready", Refusal::HomeNotReady { missing: 4 }),
+        ("home_changed", Refusal::HomeChanged),
+        ("bundles_on_disks", Refusal::BundlesOnDisks),
+        ("object_unknown", Refusal::ObjectUnknown { bundle }),
     ]
     .into_iter()
     .map(|(name, refusal)| (name.to_owned(), refusal))
@@ -304,6 +353,30 @@ pub(crate) fn state_of_members() -> State {
     world.state
 }
 
+/// One on its way into the bucket, with scheduled snapshots.
+pub(crate) fn state_of_bucket() -> State {
+    let mut world = World::with_first_point();
+    world.ok(crate::bucket::begin(BundleHome::Bucket));
+    let upload = world.open(1);
+    for label in ["c2", "m2"] {
+        let command = AnnounceObject { lease: upload, bundle: bundle(label), bytes: 9 };
+        world.ok(Command::AnnounceObject(command));
+    }
+    world.ok(Command::EndUpload(EndUpload { lease: upload, reason: UploadEnd::Failed }));
+    let upload = world.open(1);
+    let command = AnnounceObject { lease: upload, bundle: bundle("c2"), bytes: 9 };
+    world.ok(Command::AnnounceObject(command));
+    world.ok(Command::RecordObjects(RecordObjects {
+        began: world.state.home().began,
+        present: vec![bundle("c1")],
+        absent: vec![],
+        gone: vec![],
+    }));
+    world.ok(crate::bucket::record_snapshot(crate::bucket::snapshot(10, "")));
+    world.ok(crate::bucket::record_snapshot(crate::bucket::snapshot(20, "why")));
+    world.state
+}
+
 pub(crate) fn state_bytes(state: &State) -> Vec<u8> {
     let mut bytes = Vec::new();
     codec::write_state(state, &mut bytes).unwrap();
@@ -320,7 +393,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 20];
+    let mut seen = [false; 24];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -343,9 +416,13 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::EndChange(_) => 17,
             Command::RemoveNode(_) => 18,
             Command::SealSnapshot(_) => 19,
+            Command::SetBundleHome(_) => 20,
+            Command::AnnounceObject(_) => 21,
+            Command::RecordObjects(_) => 22,
+            Command::RecordSnapshot(_) => 23,
         }] = true;
     }
-    assert_eq!(seen, [true; 20]);
+    assert_eq!(seen, [true; 24]);
 }
 
 #[test]
@@ -360,19 +437,22 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=19).collect::<Vec<_>>());
+    let expect = (1..=19).chain(28..=31);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expect.collect::<Vec<_>>());
 }
 
 #[test]
 fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
-    let samples = [("state", &state), ("state-members", &members)];
+    let bucket = state_of_bucket();
+    let samples = [("state", &state), ("state-members", &members), ("state-bucket", &bucket)];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
+    assert!(codec::read_state(&mut &frozen["state-bucket"][..]).unwrap() == bucket);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
 }
