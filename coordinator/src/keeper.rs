@@ -6,9 +6,12 @@
 //! ended upload left behind is deleted only under the same gate.
 
 mod books;
+mod bucket;
+mod bucket_scrub;
 mod claim;
 mod durable;
 mod fan_out;
+mod home;
 mod own_snapshots;
 mod read;
 mod receive;
@@ -26,7 +29,7 @@ use futures::Stream;
 use proto::ApiError;
 use proto::env::Env;
 use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId, SignedHeader};
-use storage::bundles::BundleStore;
+use storage::bundles::{BucketBundleStore, BundleStore};
 use storage::ledger::{BundleRow, Ledger};
 use storage::snapshots::SnapshotStore;
 use tokio::sync::{Notify, watch};
@@ -34,6 +37,7 @@ use tokio::sync::{Notify, watch};
 use crate::peers::Peers;
 use crate::raft::RaftNode;
 
+pub(crate) use home::keep_home;
 pub(crate) use sweep::keep_house;
 
 /// Sealed bytes as they arrive, at most 1 MiB a piece.
@@ -64,6 +68,8 @@ struct Inner {
     env: Env,
     this: NodeId,
     store: Arc<dyn BundleStore>,
+    /// Where bundles are kept once an admin says so; a generation has to be chosen.
+    bucket: Option<BucketBundleStore>,
     ledger: Arc<dyn Ledger>,
     snapshots: SnapshotStore,
     raft: RaftNode,
@@ -76,6 +82,8 @@ struct Inner {
     receiving: Mutex<BTreeSet<BundleId>>,
     /// When a bundle was last found whole, in elapsed milliseconds.
     verified: Mutex<HashMap<BundleId, u64>>,
+    /// The same of objects, by generation.
+    verified_objects: Mutex<HashMap<(BundleId, LogIndex), u64>>,
     /// Wakes the housekeeping.
     wake: Notify,
     /// Why this node must end, once a durable path has failed (invariant R3).
@@ -128,6 +136,7 @@ impl Keeper {
         env: Env,
         this: NodeId,
         store: Arc<dyn BundleStore>,
+        bucket: Option<BucketBundleStore>,
         ledger: Arc<dyn Ledger>,
         snapshots: SnapshotStore,
         raft: RaftNode,
@@ -138,6 +147,7 @@ impl Keeper {
                 env,
                 this,
                 store,
+                bucket,
                 ledger,
                 snapshots,
                 raft,
@@ -145,6 +155,7 @@ impl Keeper {
                 gate: Arc::default(),
                 receiving: Mutex::default(),
                 verified: Mutex::default(),
+                verified_objects: Mutex::default(),
                 wake: Notify::new(),
                 fatal: watch::Sender::new(None),
             }),

@@ -11,6 +11,7 @@ mod membership;
 mod opening;
 mod peers;
 mod raft;
+mod scheduled;
 mod server;
 mod service;
 pub mod snapshot_file;
@@ -18,4 +19,5 @@ pub mod telemetry;
 mod wiped;
 
 pub use opening::Machine;
+pub use scheduled::Schedule;
 pub use server::{RunError, run, run_on};

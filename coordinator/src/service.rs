@@ -3,6 +3,7 @@
 
 mod admission;
 mod backup;
+mod bundles;
 mod catalog;
 mod convert;
 mod fleet;
@@ -161,6 +162,7 @@ impl Shared {
             leader: raft.is_leader,
             knows_caller: false,
             removed_caller: false,
+            bucket: self.keeper.bucket_url().unwrap_or_default(),
         })
     }
 

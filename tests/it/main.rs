@@ -2,6 +2,7 @@
 //! harness is the library of this package. `tidy` needs no process.
 
 mod access;
+mod bucket;
 mod bundles;
 mod damage;
 mod keys;
@@ -10,6 +11,7 @@ mod operable;
 mod quorum;
 mod quota;
 mod restart;
+mod schedule;
 mod snapshot;
 mod space;
 mod start;

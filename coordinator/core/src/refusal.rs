@@ -292,7 +292,8 @@ pub enum Refusal {
     NoChange,
     /// Not every bundle is where they are to be.
     #[error(
-        "{missing} bundles are not there yet: wait until they are, `strongroom fleet bundles status` shows how many"
+        "not every bundle is there yet, {missing} are not: wait, and look at `strongroom fleet \
+         bundles status`"
     )]
     HomeNotReady {
         /// How many.

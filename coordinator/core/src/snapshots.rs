@@ -25,7 +25,10 @@ pub(crate) fn record(
     if !valid {
         return Err(Refusal::InvalidField { field: Field::Snapshot });
     }
-    let is_new = |last: &Option<SnapshotRow>| last.as_ref().is_none_or(|l| l.due < row.due);
+    // What failed may be saved after all.
+    let is_new = |last: &Option<SnapshotRow>| {
+        last.as_ref().is_none_or(|l| l.due < row.due || (l.due == row.due && !l.is_good()))
+    };
     let row = SnapshotRow { ended: context.now, ..row.clone() };
     let recorded = is_new(&state.last_snapshot);
     if recorded {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use coordinator_core::{Command, RecordHolders, limits};
 use proto::ApiError;
 use proto_types::{BundleId, Code};
+use storage::bundles::BundleStore;
 use storage::ledger::UploadClaim;
 
 use super::{Inner, Keeper, lock, store_error};
@@ -46,7 +47,9 @@ impl Keeper {
     async fn round(&self) -> Result<(), ApiError> {
         self.remove_abandoned().await?;
         let view = self.inner.raft.local();
-        let needed: BTreeSet<BundleId> = view.state.bundles().map(|(id, _)| *id).collect();
+        let state = &view.state;
+        let needed: BTreeSet<BundleId> =
+            state.bundles().filter(|(_, row)| state.wants_copies(row)).map(|(id, _)| *id).collect();
         let held: BTreeSet<BundleId> = self
             .blocking("list-held", |inner| inner.noted(inner.ledger.bundles()))
             .await?
@@ -86,6 +89,9 @@ impl Keeper {
         let mut present = Vec::new();
         let mut absent = Vec::new();
         for (id, row) in state.bundles() {
+            if state.is_released(id) {
+                continue;
+            }
             match (held.contains(id), row.holders.contains(&self.inner.this)) {
                 (true, false) => present.push(*id),
                 (false, true) if !lock(&self.inner.receiving).contains(id) => absent.push(*id),
@@ -102,6 +108,7 @@ impl Keeper {
                 node: self.inner.this,
                 present: part(&present),
                 absent: part(&absent),
+                home: state.home().changed,
             });
             self.inner.raft.propose(core_request(None, command)).await?;
         }
@@ -155,8 +162,10 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
         unwanted.extend(partials.iter().map(|partial| partial.id));
     }
     let mut removed = Vec::new();
+    // In the bucket, and so are all others: the copies here may go (invariant B1).
+    unwanted.extend(held.iter().map(|(bundle, _)| *bundle).filter(|id| state.is_released(id)));
     for bundle in unwanted {
-        if state.is_needed(&bundle) {
+        if state.is_needed(&bundle) && !state.is_released(&bundle) {
             continue;
         }
         // One that is being written stays: its writer finds the lease gone and wakes us again.
@@ -173,6 +182,15 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
     for claim in &claims {
         if busy.contains(&claim.bundle) {
             ended.remove(&claim.lease);
+        }
+    }
+    // Uploads to the bucket that are over: what they hold in memory.
+    if let Some(bucket) = &inner.bucket {
+        for (bundle, generation) in bucket.begun() {
+            let is_copy = state.home().copies == generation;
+            if !is_copy && !state.is_announced(generation, &bundle) {
+                inner.wrote(bucket.of(generation).abandon(&bundle))?;
+            }
         }
     }
     for lease in ended {

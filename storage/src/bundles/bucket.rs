@@ -94,6 +94,12 @@ impl BucketBundleStore {
             .collect())
     }
 
+    /// The uploads of all generations that were begun by this process and not ended.
+    #[must_use]
+    pub fn begun(&self) -> Vec<(BundleId, LogIndex)> {
+        lock(&self.uploads).keys().copied().collect()
+    }
+
     fn name(&self, id: &BundleId) -> String {
         name(id, self.generation)
     }
@@ -106,7 +112,11 @@ impl BucketBundleStore {
         lock(&self.uploads).get(&(*id, self.generation)).map(Arc::clone)
     }
 
-    fn begun(&self, id: &BundleId, expected_bytes: u64) -> Result<Arc<Mutex<Upload>>, BundleError> {
+    fn begin_new(
+        &self,
+        id: &BundleId,
+        expected_bytes: u64,
+    ) -> Result<Arc<Mutex<Upload>>, BundleError> {
         let sink = if expected_bytes <= PART_BYTES as u64 {
             Sink::Whole(Vec::new())
         } else {
@@ -179,7 +189,7 @@ impl BundleStore for BucketBundleStore {
                 Some(upload) => upload,
                 None => match self.size(id)? {
                     Some(bytes) => return Ok(bytes),
-                    None => self.begun(id, expected_bytes)?,
+                    None => self.begin_new(id, expected_bytes)?,
                 },
             };
             let mut upload = lock(&upload);

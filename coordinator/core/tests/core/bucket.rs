@@ -306,8 +306,12 @@ fn the_last_snapshot_and_the_last_good_one_are_known() {
     assert_eq!(ended(world.state.last_snapshot()), 1_000_005);
     assert_eq!(world.state.last_snapshot().unwrap().problem, "the bucket is gone");
     // By a leader that did not know yet that another one had done it.
-    assert_eq!(world.ok(record_snapshot(snapshot(20, ""))), recorded(false));
+    assert_eq!(world.ok(record_snapshot(snapshot(10, ""))), recorded(false));
     assert_eq!(world.state.last_good_snapshot().unwrap().due.as_millis(), 10);
+    // What failed was saved after all; and that stands.
+    assert_eq!(world.ok(record_snapshot(snapshot(20, ""))), recorded(true));
+    assert_eq!(world.ok(record_snapshot(snapshot(20, "why"))), recorded(false));
+    assert_eq!(world.state.last_good_snapshot().unwrap().due.as_millis(), 20);
     for bad in [
         SnapshotRow { problem: "x".repeat(601), ..snapshot(30, "x") },
         SnapshotRow { name: "a\nb".to_owned(), ..snapshot(30, "") },

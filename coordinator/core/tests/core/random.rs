@@ -55,9 +55,9 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (any::<u32>(), prop_oneof![3 => Just(0), 1 => any::<u32>()], any::<bool>())
             .prop_map(|(present, absent, gone)| Action::Objects { present, absent, gone }),
         1 => (n.clone(), 0..3_u8).prop_map(|(n, who)| Action::Acquire { n, who }),
-        6 => (n.clone(), id.clone(), prop::bool::weighted(0.1))
+        9 => (n.clone(), id.clone(), prop::bool::weighted(0.1))
             .prop_map(|(n, lease, ahead)| Action::Open { n, lease, ahead }),
-        8 => (n.clone(), id.clone(), prop::bool::weighted(0.2), 0..24_u8)
+        12 => (n.clone(), id.clone(), prop::bool::weighted(0.2), 0..24_u8)
             .prop_map(|(n, lease, repack, spoil)| Action::Commit { n, lease, repack, spoil }),
         2 => (n.clone(), 0..12_u8).prop_map(|(n, spoil)| Action::Unchanged { n, spoil }),
         1 => id.clone().prop_map(|lease| Action::EndUpload { lease }),
