@@ -62,10 +62,14 @@ fn age_ms(state: &State, now: LogTime) -> Option<u64> {
 }
 
 async fn round(shared: &Shared, target: Option<&Arc<Target>>) -> Result<(), ApiError> {
+    let now = shared.env.clock.now();
+    if !is_owed(shared.config.snapshots.as_ref(), &shared.raft.local().state, now) {
+        return Ok(());
+    }
     // Not before everything is applied that an earlier leader recorded.
     let view = shared.raft.applied(shared.raft.read_index().await?).await?;
     let state = view.state;
-    let now = shared.env.clock.now().max(state.log_time());
+    let now = now.max(state.log_time());
     let Some(config) = &shared.config.snapshots else {
         for kind in [FINDING_FAILED, FINDING_STALE] {
             clear(shared, &state, kind).await?;
@@ -96,6 +100,22 @@ async fn round(shared: &Shared, target: Option<&Arc<Target>>) -> Result<(), ApiE
         clear(shared, &state, FINDING_STALE).await?;
     }
     Ok(())
+}
+
+/// Whether there is anything to do, as far as this node knows by itself.
+fn is_owed(config: Option<&SnapshotsConfig>, state: &State, now: LogTime) -> bool {
+    let stands = |kind| state.findings().any(|(known, _)| *known == key(kind));
+    let now = now.max(state.log_time());
+    match config {
+        None => stands(FINDING_FAILED) || stands(FINDING_STALE),
+        Some(config) => {
+            let created = state.fleet().map_or(now, |fleet| fleet.created);
+            let good = state.last_good_snapshot();
+            plan::due(&config.schedule, now, state.last_snapshot()).is_some()
+                || plan::is_stale(now, created, good, config.stale_after_hours)
+                    != stands(FINDING_STALE)
+        }
+    }
 }
 
 /// Saves one, and records how it ended. An error is only that it could not be recorded.

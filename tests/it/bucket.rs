@@ -227,15 +227,23 @@ async fn bucket_that_is_away_refuses_in_words_and_works_again_by_itself() {
     let s3 = S3::start(directory.path());
     let fleet = fleet_with(&s3).await;
     let mut harbour = RawCluster::register(&fleet, "harbour").await;
+    // Of another fleet, until somebody looks.
+    s3.put(
+        "bundles/strongroom.json",
+        br#"{"format":"strongroom bucket","version":1,"fleet":"000102030405060708090a0b0c0d0e0f"}"#,
+    );
+    let refused = fleet.admin_cli().run(&["fleet", "bundles", "--to", "bucket"]).await;
+    refused.assert_refused("another fleet's", Code::WrongFleet, &["prefix of its own"]);
+    std::fs::remove_file(&s3.objects("bundles")[0].1).expect("removed");
     fleet.admin_cli().json(&["fleet", "bundles", "--to", "bucket"]).await;
     let point = harbour.backup(&fleet.address(1), &[Content::file("a", b"before")]).await;
 
-    // A lost object is a finding that says what to do, not an error of somebody else's.
     s3.set(Mood::Down);
     let files = harbour.seal(&[Content::file("a", b"while it is away")]);
     let lease = harbour.open_upload(&fleet.address(1)).await.expect("an upload opens");
-    let sealed = files.all()[0];
-    let trying = harbour.upload(&fleet.address(1), &lease, sealed);
+    let [sealed, ..] = files.all();
+    let address = fleet.address(1);
+    let trying = harbour.upload(&address, &lease, sealed);
     // The coordinator tries for a while by itself.
     let refused = tokio::time::timeout(Duration::from_secs(1), trying).await;
     assert!(!matches!(refused, Ok(Ok(_))), "nothing was acknowledged");
@@ -243,43 +251,45 @@ async fn bucket_that_is_away_refuses_in_words_and_works_again_by_itself() {
     harbour.backup(&fleet.address(1), &[Content::file("a", b"after")]).await;
     assert_readable(&fleet, &[point]).await;
 
-    // Another fleet may not use it, and a fleet without one hears what to do.
-    let other = fleet_with(&s3).await;
-    let refused = other.admin_cli().run(&["fleet", "bundles", "--to", "bucket"]).await;
-    refused.assert_refused("another fleet's bucket", Code::WrongFleet, &["prefix of its own"]);
-    drop(other);
+    for node in fleet.running() {
+        let log = fleet.directory().join(format!("coordinator-{node}/log.json"));
+        let log = std::fs::read_to_string(log).expect("a log");
+        assert!(!log.contains(S3::secret()), "node {node} printed the secret");
+    }
+    drop(fleet);
     let plain = Fleet::start().await;
     let refused = plain.admin_cli().run(&["fleet", "bundles", "--to", "bucket"]).await;
     refused.assert_refused("no bucket", Code::InvalidConfig, &["[bucket]"]);
-    for node in fleet.running() {
-        let log =
-            std::fs::read_to_string(fleet.directory().join(format!("coordinator-{node}/log.json")));
-        assert!(!log.expect("a log").contains(S3::secret()), "node {node} printed the secret");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn bucket_object_that_is_lost_while_copies_exist_is_copied_again() {
+async fn bucket_object_that_rots_is_a_finding_and_named_as_lost() {
     let directory = tempfile::tempdir().expect("a directory");
     let s3 = S3::start(directory.path());
-    let mut fleet = fleet_with(&s3).await;
+    let fleet = fleet_with(&s3).await;
     let mut harbour = RawCluster::register(&fleet, "harbour").await;
-    let point = harbour.backup(&fleet.address(1), &[Content::file("a", &noise(50_000, 1))]).await;
-    // One node away: nobody may settle what it has to hear of, and its copies stay.
     fleet.admin_cli().json(&["fleet", "bundles", "--to", "bucket"]).await;
-    moved(&fleet, "all are there", |s| s["in_bucket"] == s["bundles"]).await;
-    fleet.admin_cli().json(&["fleet", "bundles", "--to", "disks"]).await;
-    moved(&fleet, "and back", |s| is_settled(s, "disks")).await;
-    assert_readable(&fleet, std::slice::from_ref(&point)).await;
-    let leader = fleet.leader().await;
-    fleet.node_mut(leader).kill();
-    fleet.leader().await;
-    assert_readable(&fleet, std::slice::from_ref(&point)).await;
-    until("the fleet still takes backups on disks", async || {
-        harbour
-            .try_backup(&fleet.address(fleet.running()[0]), &[Content::file("a", b"x")])
-            .await
-            .ok()
+    moved(&fleet, "settled", |s| is_settled(s, "bucket")).await;
+    let contents = [Content::file("a", &noise(50_000, 1))];
+    let point = harbour.backup(&fleet.address(1), &contents).await;
+    let id = bundles_of(&point)[0];
+    let of = |name: &str| name.contains(&id.to_string());
+    let (_, path) = s3.objects("bundles").into_iter().find(|(name, _)| of(name)).expect("there");
+    let mut bytes = std::fs::read(&path).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).expect("writable");
+    // Through a node that has not read it yet.
+    let viewer = fleet.operator(Role::Viewer);
+    let refused = read_bundle(&viewer, &fleet.address(3), id).await.expect_err("it is damaged");
+    assert_eq!(refused.code(), Code::BundleNotFound, "{refused}");
+    let status = until("a finding says so", async || {
+        let status = fleet.status(1).await;
+        let is_told = status.findings.iter().any(|finding| finding.kind == "bundle-damaged");
+        is_told.then_some(status)
     })
     .await;
+    assert!(status.findings.iter().all(|finding| !finding.remedy.is_empty()));
+    let aside = s3.objects("bundles/quarantine");
+    assert!(aside.iter().any(|(name, _)| of(name)), "{aside:?}");
 }

@@ -104,6 +104,17 @@ impl S3 {
         self.mood.send_replace(mood);
     }
 
+    /// Makes an object, as somebody else would.
+    ///
+    /// # Panics
+    /// When its file cannot be made.
+    pub fn put(&self, name: &str, content: &[u8]) {
+        let path = self.root.join(BUCKET).join(name);
+        let directory = path.parent().expect("below the bucket");
+        std::fs::create_dir_all(directory).expect("a directory can be made");
+        std::fs::write(path, content).expect("a file can be made");
+    }
+
     /// The files of all objects below a prefix, with their names below it.
     #[must_use]
     pub fn objects(&self, prefix: &str) -> Vec<(String, PathBuf)> {

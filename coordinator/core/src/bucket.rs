@@ -44,7 +44,7 @@ pub(crate) fn set_home(
             if began != state.home.began {
                 return Err(Refusal::HomeChanged);
             }
-            if !state.home.settled {
+            if !state.home.settled || state.is_left_in_bucket() {
                 settle(state, context)?;
             }
         }
@@ -77,8 +77,12 @@ fn settle(state: &mut State, context: &Context<'_>) -> Result<(), Refusal> {
             for id in &ids {
                 let Some(row) = state.bundles.get_mut(id) else { continue };
                 let bytes = row.facts.bytes;
-                // Where nobody recorded one, a leader may have died between copy and record.
-                let generation = row.object.take().unwrap_or(copies);
+                let generation = match row.object.take() {
+                    Some(generation) => generation,
+                    // Where nobody recorded one, a leader may have died between copy and record.
+                    None if !state.home.settled => copies,
+                    None => continue,
+                };
                 state.objects.insert((generation, *id), ObjectRow { bytes, lease: None });
             }
         }
@@ -164,6 +168,10 @@ pub(crate) fn record(state: &mut State, command: &RecordObjects) -> Result<Outco
             Some(row) if is_current => {
                 changed += u64::from(row.object.is_none());
                 row.object.get_or_insert(copies);
+                if state.home.settled {
+                    // Released by this very entry: the nodes' copies count no more.
+                    row.holders.clear();
+                }
             }
             Some(_) | None => unknown += 1,
         }
@@ -204,6 +212,13 @@ impl State {
     pub fn not_on_disks(&self, voters: &Voters) -> u64 {
         let lacking = |row: &&BundleRow| !voters.have_majority(&row.holders);
         self.bundles.values().filter(lacking).count() as u64
+    }
+
+    /// Whether bundles came into the bucket after the move to the disks had settled, under uploads
+    /// that had begun before: the leader settles once more when they are on the disks, too.
+    #[must_use]
+    pub fn is_left_in_bucket(&self) -> bool {
+        self.home.to == BundleHome::Disks && self.bundles.values().any(|row| row.object.is_some())
     }
 
     /// Whether every node may delete its copy of a bundle: it is in the bucket, and so are all

@@ -125,7 +125,7 @@ impl Keeper {
             }
             BundleHome::Disks => view.state.not_on_disks(&view.durable_on()) == 0,
         };
-        if is_there && !home.settled {
+        if is_there && (!home.settled || view.state.is_left_in_bucket()) {
             let command = SetBundleHome::Settle { began: home.began };
             let request = core_request(None, Command::SetBundleHome(command));
             match raft.propose_here(request).await?.0 {

@@ -237,6 +237,43 @@ fn bundles_move_back_only_onto_a_majority_and_their_objects_go() {
 }
 
 #[test]
+fn stragglers_of_a_settled_move_follow_it() {
+    // Uploaded to the disks before the move, committed after it had settled.
+    let mut world = World::with_first_point();
+    let upload = world.open(1);
+    let draft = Draft::delta(&world, 1, upload);
+    world.ok(begin(BundleHome::Bucket));
+    world.ok(report(&world, &FIRST, &[], &[]));
+    world.ok(settle(&world));
+    world.ok(draft.command());
+    assert_eq!(world.state.bundle(&bundle("c2")).unwrap().holders, nodes(&[1, 2, 3]));
+    assert!(!world.state.is_released(&bundle("c2")));
+    world.ok(report(&world, &["c2", "m2"], &[], &[]));
+    assert!(world.state.is_released(&bundle("c2")));
+    assert_eq!(world.state.bundle(&bundle("c2")).unwrap().holders, nodes(&[]));
+
+    // And the other way round.
+    let upload = world.open(1);
+    let mut draft = Draft::delta(&world, 1, upload);
+    to_bucket(&mut world, upload, &mut draft);
+    world.ok(begin(BundleHome::Disks));
+    for node in [1, 2] {
+        world.ok(holds(&world, node, &["c1", "c2", "k1", "m1", "m2", "w1"]));
+    }
+    world.ok(settle(&world));
+    let before = doomed(&world);
+    world.ok(draft.command());
+    assert!(world.state.is_left_in_bucket());
+    check(&world, settle(&world), Err(Refusal::HomeNotReady { missing: 2 }));
+    for node in [1, 2] {
+        world.ok(holds(&world, node, &["c3", "m3"]));
+    }
+    world.ok(settle(&world));
+    assert!(!world.state.is_left_in_bucket());
+    assert_eq!(doomed(&world).len(), before.len() + 2);
+}
+
+#[test]
 fn copies_that_nobody_recorded_are_deleted_on_the_way_back_too() {
     let mut world = moving();
     let copies = world.state.home().copies.get();

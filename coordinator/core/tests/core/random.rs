@@ -354,6 +354,9 @@ impl Step<'_> {
             }
             // Released is only what is in the bucket.
             assert!(!self.after.is_released(bundle) || now.is_some(), "B1");
+            if self.after.is_released(bundle) {
+                assert!(self.after.bundle(bundle).is_some_and(|row| row.holders.is_empty()));
+            }
         }
     }
 
