@@ -58,6 +58,15 @@ pub(crate) struct Upload {
     pub(crate) offset: u64,
 }
 
+/// Where this node keeps what it keeps.
+pub(crate) struct Stores {
+    pub(crate) store: Arc<dyn BundleStore>,
+    /// Of whatever generation.
+    pub(crate) bucket: Option<BucketBundleStore>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) snapshots: SnapshotStore,
+}
+
 /// Everything this node does with bundles. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Keeper {
@@ -135,13 +144,11 @@ impl Keeper {
     pub(crate) fn new(
         env: Env,
         this: NodeId,
-        store: Arc<dyn BundleStore>,
-        bucket: Option<BucketBundleStore>,
-        ledger: Arc<dyn Ledger>,
-        snapshots: SnapshotStore,
+        stores: Stores,
         raft: RaftNode,
         peers: Peers,
     ) -> Self {
+        let Stores { store, bucket, ledger, snapshots } = stores;
         Self {
             inner: Arc::new(Inner {
                 env,

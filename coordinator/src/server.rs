@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::config::Config;
-use crate::keeper::{Keeper, keep_home, keep_house};
+use crate::keeper::{Keeper, Stores, keep_home, keep_house};
 use crate::opening::Machine;
 use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
@@ -89,10 +89,12 @@ pub async fn run_on(
     let keeper = Keeper::new(
         env.clone(),
         config.node_id,
-        opened.bundles,
-        bucket,
-        opened.ledger,
-        snapshots.clone(),
+        Stores {
+            store: opened.bundles,
+            bucket,
+            ledger: opened.ledger,
+            snapshots: snapshots.clone(),
+        },
         raft.clone(),
         peers.clone(),
     );

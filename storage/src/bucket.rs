@@ -74,7 +74,7 @@ pub struct BucketError {
     action: &'static str,
     name: String,
     bucket: String,
-    source: object_store::Error,
+    source: Box<object_store::Error>,
 }
 
 /// What the store said, cut where it goes on for pages.
@@ -90,14 +90,14 @@ fn reason(error: &object_store::Error) -> String {
 impl BucketError {
     /// Whether there is no such object.
     #[must_use]
-    pub const fn is_not_found(&self) -> bool {
-        matches!(self.source, object_store::Error::NotFound { .. })
+    pub fn is_not_found(&self) -> bool {
+        matches!(*self.source, object_store::Error::NotFound { .. })
     }
 
     /// The stable code.
     #[must_use]
-    pub const fn code(&self) -> Code {
-        match &self.source {
+    pub fn code(&self) -> Code {
+        match &*self.source {
             object_store::Error::NotFound { .. } => Code::BundleNotFound,
             object_store::Error::AlreadyExists { .. }
             | object_store::Error::Precondition { .. } => Code::AlreadyExists,
@@ -124,7 +124,7 @@ impl Bucket {
         name: &str,
     ) -> impl FnOnce(object_store::Error) -> BucketError {
         let (name, bucket) = (name.to_owned(), self.shown.to_string());
-        move |source| BucketError { action, name, bucket, source }
+        move |source| BucketError { action, name, bucket, source: Box::new(source) }
     }
 
     /// Puts an object of a few megabytes where there is none of this name.
