@@ -285,7 +285,7 @@ async fn bucket_object_that_rots_is_a_finding_and_named_as_lost() {
     assert_eq!(refused.code(), Code::BundleNotFound, "{refused}");
     let status = until("a finding says so", async || {
         let status = fleet.status(1).await;
-        let is_told = status.findings.iter().any(|finding| finding.kind == "bundle-damaged");
+        let is_told = status.findings.iter().any(|finding| finding.kind == "bundles-absent");
         is_told.then_some(status)
     })
     .await;

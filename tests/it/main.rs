@@ -4,7 +4,9 @@
 mod access;
 mod bucket;
 mod bundles;
+mod canary;
 mod damage;
+mod fleet_restore;
 mod keys;
 mod membership;
 mod operable;

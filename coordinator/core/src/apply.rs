@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    bucket, clusters, commit, findings, fleet, holders, leases, members, sessions, snapshots,
-    uploads,
+    bucket, clusters, commit, findings, fleet, holders, leases, members, restore, sessions,
+    snapshots, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -62,6 +62,10 @@ fn execute(
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })
         }
+        Command::BeginRestore(command) => restore::begin(state, context, command),
+        Command::RestorePiece(command) => restore::piece(state, command),
+        Command::FinishRestore(command) => restore::finish(state, context, command),
+        Command::AbandonRestore(command) => restore::abandon(state, context, command),
         Command::SetBundleHome(command) => bucket::set_home(state, context, *command),
         Command::AnnounceObject(command) => bucket::announce(state, command),
         Command::RecordObjects(command) => bucket::record(state, command),

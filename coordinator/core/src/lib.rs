@@ -22,6 +22,7 @@ mod members;
 mod outcome;
 mod query;
 mod refusal;
+mod restore;
 mod rows;
 mod sessions;
 mod snapshots;
@@ -31,20 +32,20 @@ mod voters;
 
 pub use apply::apply;
 pub use command::{
-    AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, ChangedContent, ClearFinding,
-    Command, CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
-    InitFleet, LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders,
-    RecordObjects, RecordSnapshot, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot,
-    SetBundleHome, UploadEnd,
+    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, BeginRestore,
+    ChangedContent, ClearFinding, Command, CommitPoint, Content, EndReadLease, EndUpload,
+    ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, OfChange, OpenReadLease,
+    OpenUpload, RaiseFinding, RecordHolders, RecordObjects, RecordSnapshot, RegisterCluster,
+    RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, SetBundleHome, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
-pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
+pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
     BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Home,
     Instance, NodeRow, NodeState, ObjectRow, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
-    RecoveryPublicKey, Scope, Session, Severity, SnapshotRow, UploadLease,
+    RecoveryPublicKey, Restore, Scope, Session, Severity, SnapshotRow, UploadLease,
 };
 pub use state::State;
 pub use voters::{Voters, majority};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::rows::{
     BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Home, NodeRow, ObjectRow, PointRow,
-    ReadLease, Session, SnapshotRow, UploadLease,
+    ReadLease, Restore, Session, SnapshotRow, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -29,6 +29,7 @@ pub struct State {
     pub(crate) findings: OrdMap<FindingKey, Arc<Finding>>,
     pub(crate) nodes: OrdMap<NodeId, Arc<NodeRow>>,
     pub(crate) change: Option<Arc<Change>>,
+    pub(crate) restore: Option<Restore>,
     pub(crate) home: Home,
     /// Objects that no point needs, by generation.
     pub(crate) objects: OrdMap<(LogIndex, BundleId), ObjectRow>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator_core::{Command, RecordHolders, limits};
+use coordinator_core::{BundleRow, Command, RecordHolders, limits};
 use proto::ApiError;
 use proto_types::{BundleId, Code};
 use storage::bundles::BundleStore;
@@ -47,9 +47,14 @@ impl Keeper {
     async fn round(&self) -> Result<(), ApiError> {
         self.remove_abandoned().await?;
         let view = self.inner.raft.local();
+        // Of what nobody has there is nothing to fetch; that is the leader's to report.
         let state = &view.state;
-        let needed: BTreeSet<BundleId> =
-            state.bundles().filter(|(_, row)| state.wants_copies(row)).map(|(id, _)| *id).collect();
+        let is_somewhere = |row: &BundleRow| !row.holders.is_empty() || row.object.is_some();
+        let needed: BTreeSet<BundleId> = state
+            .bundles()
+            .filter(|(_, row)| state.wants_copies(row) && is_somewhere(row))
+            .map(|(id, _)| *id)
+            .collect();
         let held: BTreeSet<BundleId> = self
             .blocking("list-held", |inner| inner.noted(inner.ledger.bundles()))
             .await?
@@ -144,7 +149,7 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
     let partials = inner.store.partials().map_err(store_error)?;
     let state = inner.raft.local().state;
 
-    let is_live = |claim: &UploadClaim| state.upload(&claim.lease).is_some();
+    let is_live = |claim: &UploadClaim| state.brings_bundles(&claim.lease);
     let live: BTreeSet<BundleId> =
         claims.iter().filter(|claim| is_live(claim)).map(|claim| claim.bundle).collect();
     let mut unwanted = BTreeSet::new();
@@ -157,7 +162,7 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
     }
     // Without a claim, as after the ledger was lost: nobody is uploading anything, so nobody can
     // be about to commit it.
-    if state.uploads().next().is_none() {
+    if state.uploads().next().is_none() && state.restore().is_none() {
         unwanted.extend(held.iter().map(|(bundle, _)| *bundle));
         unwanted.extend(partials.iter().map(|partial| partial.id));
     }

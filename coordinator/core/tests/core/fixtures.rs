@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AcquireEpoch, AddNode, AnnounceObject, BeginChange, BundleHome, BundlePrefix, ClearFinding,
-    Command, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField,
-    HeaderProblem, Limit, OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders,
-    RecordObjects, Refusal, RemoveNode, RenewLease, Request, Role, Scope, SealSnapshot,
-    SetBundleHome, Severity, State, UploadEnd, codec,
+    AbandonRestore, AcquireEpoch, AddNode, AnnounceObject, BeginChange, BundleHome, BundlePrefix,
+    ClearFinding, Command, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field,
+    FindingKey, FinishRestore, HeaderField, HeaderProblem, Limit, OfChange, Outcome, Proof,
+    ProofState, RaiseFinding, RecordHolders, RecordObjects, Refusal, RemoveNode, RenewLease,
+    Request, RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetBundleHome, Severity,
+    State, UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -134,6 +135,17 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("end_change", Command::EndChange(OfChange { begun: LogIndex::new(77) })),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
         ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
+        ("begin_restore", crate::restore::begin(lease(7), b"state", &[1, 2, 5])),
+        (
+            "restore_piece",
+            Command::RestorePiece(RestorePiece {
+                restore: lease(7),
+                offset: 3,
+                bytes: b"te"[..].into(),
+            }),
+        ),
+        ("finish_restore", Command::FinishRestore(FinishRestore { restore: lease(7) })),
+        ("abandon_restore", Command::AbandonRestore(AbandonRestore { restore: lease(7) })),
         ("set_bundle_home", crate::bucket::begin(BundleHome::Bucket)),
         (
             "set_bundle_home-settled",
@@ -224,6 +236,12 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
         ("snapshot_sealed".to_owned(), Outcome::SnapshotSealed { index }),
         (
+            "restore_begun".to_owned(),
+            Outcome::RestoreBegun { restore: lease(7), index, received: 12 },
+        ),
+        ("restore_received".to_owned(), Outcome::RestoreReceived { received: 24 }),
+        ("restored".to_owned(), Outcome::Restored { generation: 2 }),
+        (
             "bundle_home_set".to_owned(),
             Outcome::BundleHomeSet { began: LogIndex::new(5), settled: true },
         ),
@@ -275,6 +293,8 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("change_under_way", Refusal::ChangeUnderWay),
         ("change_not_one_step", Refusal::ChangeNotOneStep),
         ("no_change", Refusal::NoChange),
+        ("restore_under_way", Refusal::RestoreUnderWay { restore: lease }),
+        ("session_ended", Refusal::SessionEnded { cluster }),
         ("home_not_ready", Refusal::HomeNotReady { missing: 4 }),
         ("home_changed", Refusal::HomeChanged),
         ("bundles_on_disks", Refusal::BundlesOnDisks),
@@ -312,6 +332,10 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ]
     });
     word("role", roles.collect());
+    let problems = RestoreProblem::ALL
+        .iter()
+        .map(|problem| (named(problem), Refusal::RestoreRefused { problem: *problem }));
+    word("restore_refused", problems.collect());
     refusals
 }
 
@@ -351,6 +375,21 @@ pub(crate) fn state_of_members() -> State {
     world.ok(Command::BeginChange(BeginChange { voters: nodes(&[1, 3]), remove }));
     world.ok(world.seal());
     world.state
+}
+
+/// One that a snapshot is being brought into.
+pub(crate) fn state_of_restore() -> State {
+    let mut world = World::empty();
+    world.ok(init_fleet());
+    world.ok(crate::restore::begin(lease(7), b"state", &[1, 2, 5]));
+    let piece = RestorePiece { restore: lease(7), offset: 0, bytes: b"sta"[..].into() };
+    world.ok(Command::RestorePiece(piece));
+    world.state
+}
+
+/// One that a snapshot was brought into.
+pub(crate) fn state_restored() -> State {
+    crate::restore::restored(&World::with_first_point().state, &[1, 2, 9]).state
 }
 
 /// One on its way into the bucket, with scheduled snapshots.
@@ -393,7 +432,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 24];
+    let mut seen = [false; 28];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -416,13 +455,17 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::EndChange(_) => 17,
             Command::RemoveNode(_) => 18,
             Command::SealSnapshot(_) => 19,
-            Command::SetBundleHome(_) => 20,
-            Command::AnnounceObject(_) => 21,
-            Command::RecordObjects(_) => 22,
-            Command::RecordSnapshot(_) => 23,
+            Command::BeginRestore(_) => 20,
+            Command::RestorePiece(_) => 21,
+            Command::FinishRestore(_) => 22,
+            Command::AbandonRestore(_) => 23,
+            Command::SetBundleHome(_) => 24,
+            Command::AnnounceObject(_) => 25,
+            Command::RecordObjects(_) => 26,
+            Command::RecordSnapshot(_) => 27,
         }] = true;
     }
-    assert_eq!(seen, [true; 24]);
+    assert_eq!(seen, [true; 28]);
 }
 
 #[test]
@@ -437,21 +480,30 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    let expect = (1..=19).chain(28..=31);
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expect.collect::<Vec<_>>());
+    let known = (1..=19).chain(24..=26).chain(28..=31);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), known.collect::<Vec<_>>());
 }
 
 #[test]
 fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
+    let (restoring, restored) = (state_of_restore(), state_restored());
     let bucket = state_of_bucket();
-    let samples = [("state", &state), ("state-members", &members), ("state-bucket", &bucket)];
+    let samples = [
+        ("state", &state),
+        ("state-members", &members),
+        ("state-restoring", &restoring),
+        ("state-restored", &restored),
+        ("state-bucket", &bucket),
+    ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
+    assert!(codec::read_state(&mut &frozen["state-restoring"][..]).unwrap() == restoring);
+    assert!(codec::read_state(&mut &frozen["state-restored"][..]).unwrap() == restored);
     assert!(codec::read_state(&mut &frozen["state-bucket"][..]).unwrap() == bucket);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
