@@ -8,6 +8,7 @@ pub mod config;
 mod keeper;
 mod leader;
 mod membership;
+pub mod offline;
 mod opening;
 mod peers;
 mod raft;

@@ -5,6 +5,7 @@ mod leadership;
 mod membership;
 mod network;
 mod node;
+mod replay;
 mod snapshot_data;
 mod state_machine;
 mod successor;
@@ -12,6 +13,7 @@ mod wire;
 
 pub(crate) use membership::Membership;
 pub(crate) use node::{Published, RaftNode, RaftStatus};
+pub(crate) use replay::{Replayed, replay};
 pub(crate) use snapshot_data::SnapshotData;
 pub(crate) use state_machine::StateMachine;
 

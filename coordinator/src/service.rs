@@ -4,7 +4,7 @@
 mod admission;
 mod backup;
 mod catalog;
-mod convert;
+pub(crate) mod convert;
 mod fleet;
 mod members;
 mod peer;

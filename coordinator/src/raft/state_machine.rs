@@ -32,7 +32,8 @@ pub(crate) struct StateMachine {
     published: watch::Sender<Published>,
 }
 
-fn voters(membership: &StoredMembership) -> Voters {
+/// Who votes.
+pub(super) fn voters(membership: &StoredMembership) -> Voters {
     let sets = membership.membership().get_joint_config().iter();
     Voters::joint(sets.map(|set| set.iter().copied().map(NodeId::new).collect()))
 }
