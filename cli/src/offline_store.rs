@@ -15,7 +15,7 @@ use proto_types::BundleId;
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// One complete point of an [`Offline`].
-pub struct OfflinePointStore {
+pub(crate) struct OfflinePointStore {
     offline: Arc<Offline>,
     info: PointInfo,
     env: Env,
@@ -23,8 +23,7 @@ pub struct OfflinePointStore {
 
 impl OfflinePointStore {
     /// A point whose bundles were all found whole.
-    #[must_use]
-    pub const fn new(offline: Arc<Offline>, info: PointInfo, env: Env) -> Self {
+    pub(crate) const fn new(offline: Arc<Offline>, info: PointInfo, env: Env) -> Self {
         Self { offline, info, env }
     }
 }

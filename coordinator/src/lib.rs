@@ -12,6 +12,8 @@ pub mod offline;
 mod opening;
 mod peers;
 mod raft;
+pub mod recover;
+pub mod relocate;
 mod server;
 mod service;
 pub mod snapshot_file;

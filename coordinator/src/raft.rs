@@ -1,6 +1,7 @@
 //! The only room of the coordinator that knows openraft. The rest sees [`RaftNode`]: propose,
 //! read, watch.
 
+mod force;
 mod leadership;
 mod membership;
 mod network;
@@ -11,6 +12,7 @@ mod state_machine;
 mod successor;
 mod wire;
 
+pub(crate) use force::entries_of_one;
 pub(crate) use membership::Membership;
 pub(crate) use node::{Published, RaftNode, RaftStatus};
 pub(crate) use replay::{Replayed, replay};

@@ -161,6 +161,7 @@ impl Shared {
             leader: raft.is_leader,
             knows_caller: false,
             removed_caller: false,
+            recoveries: self.raft.local().state.recovery_count(),
         })
     }
 

@@ -119,6 +119,40 @@ impl RaftLogStore {
         }
     }
 
+    /// Writes a vote, entries that follow the last one, and that all of it is committed, as one
+    /// batch: after a crash it is there as a whole or not at all. For a node that does not run, and
+    /// whose log nobody else writes to.
+    ///
+    /// # Errors
+    /// When the entries do not follow, or the disk says no; the node must then not be started
+    /// before this was tried again.
+    pub async fn append_whole(&self, vote: Vote, entries: Vec<Entry>) -> Result<(), io::Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(move |memory| {
+            let Some(last) = entries.last().map(|entry| entry.log_id) else {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "no entries to append"));
+            };
+            let record = |kind, index, payload| Record { kind, index, payload };
+            let mut records = vec![record(RecordKind::Vote, 0, raft_codec::encode_vote(&vote))];
+            records.extend(entries.iter().map(|entry| {
+                let payload = raft_codec::encode_entry(entry);
+                record(RecordKind::Entry, entry.log_id.index, payload)
+            }));
+            let sizes: Vec<usize> = records.iter().skip(1).map(|r| r.payload.len()).collect();
+            records.push(record(RecordKind::Committed, 0, raft_codec::encode_log_id(&last)));
+            memory.append(entries, sizes.into_iter())?;
+            memory.vote = Some(vote);
+            memory.committed = Some(last);
+            // A caller that went away does not want to know.
+            let done = move |result: Result<Vec<Location>, _>| drop(sender.send(result.map(drop)));
+            Ok(Submission { records, done: Box::new(done) })
+        })?;
+        match receiver.await {
+            Ok(result) => result.map_err(to_io_error),
+            Err(_) => Err(to_io_error(Arc::new(LogError::Closed))),
+        }
+    }
+
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         enum Source {
             Cached(Entry),

@@ -61,9 +61,18 @@ pub struct PointView {
     /// Whether it is what a restore overwrote: taken later than the point it has the times of.
     #[serde(skip)]
     pub safety_file: bool,
+    /// Bundles that it needs and no coordinator holds: it does not restore in full.
+    #[serde(skip_serializing_if = "is_none_lost")]
+    pub lost_bundles: u64,
     /// All bundles that it needs; only where one point is shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bundles: Vec<BundleView>,
+}
+
+// serde hands in a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_none_lost(lost: &u64) -> bool {
+    *lost == 0
 }
 
 /// Whether a source proved complete.
@@ -117,6 +126,7 @@ impl From<&v1::Point> for PointView {
             wraps: id(&point.wraps_id),
             log_index: Some(point.log_index),
             safety_file: false,
+            lost_bundles: point.lost_bundles,
             bundles: point.bundles.iter().map(BundleView::from).collect(),
         }
     }
@@ -151,6 +161,7 @@ impl From<&PointInfo> for PointView {
             wraps: Some(info.wraps.to_string()),
             log_index: None,
             safety_file: false,
+            lost_bundles: 0,
             bundles: info
                 .bundles
                 .iter()
@@ -213,7 +224,9 @@ impl PointView {
     /// Whether it is proved, in a word.
     #[must_use]
     pub fn proof(&self) -> &'static str {
-        if self.proofs.iter().any(|proof| proof.state == "failed") {
+        if self.lost_bundles > 0 {
+            "incomplete"
+        } else if self.proofs.iter().any(|proof| proof.state == "failed") {
             "failed"
         } else if self.proved {
             "proved"
@@ -248,6 +261,13 @@ impl PointView {
             facts.iter().map(|(name, value)| format!("{name:<11} {}\n", plain(value))).collect();
         if let Some(warning) = times_apart(taken, committed_ms).filter(|_| !self.safety_file) {
             text.push_str(&format!("{:<11} {warning}\n", "warning"));
+        }
+        if self.lost_bundles > 0 {
+            text.push_str(&format!(
+                "incomplete  {} of its bundles are held by no coordinator: it does not restore in \
+                 full\n",
+                self.lost_bundles
+            ));
         }
         for proof in self.proofs.iter().filter(|proof| proof.state != "proved") {
             let (source, reason) = (plain(&proof.source), plain(&proof.reason));

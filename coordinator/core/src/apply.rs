@@ -7,7 +7,9 @@ use crate::command::{Command, LogContext, Request};
 use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::{clusters, commit, findings, fleet, holders, leases, members, sessions, uploads};
+use crate::{
+    clusters, commit, findings, fleet, holders, leases, members, moves, recover, sessions, uploads,
+};
 
 /// What a handler knows besides state and command.
 pub(crate) struct Context<'a> {
@@ -55,6 +57,8 @@ fn execute(
         Command::SealChange(command) => members::seal(state, *command),
         Command::EndChange(command) => members::end(state, context, *command),
         Command::RemoveNode(command) => members::remove(state, context, command),
+        Command::RecoverByForce(command) => recover::recover(state, context, command),
+        Command::MoveNode(command) => moves::move_node(state, context, command),
         Command::SealSnapshot(_) => {
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })

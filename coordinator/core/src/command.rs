@@ -83,6 +83,11 @@ pub enum Command {
     /// Proves that one leader led while a snapshot was read from it (S1): appended by that leader
     /// alone, in that term, after the last byte. Changes nothing.
     SealSnapshot(SealSnapshot),
+    /// Makes a node the only voter after a majority was lost for good. Never proposed: written to
+    /// that node's own log while it is stopped, behind the membership that says so.
+    RecoverByForce(Box<RecoverByForce>),
+    /// Tells the others where a coordinator is reached from now on.
+    MoveNode(MoveNode),
 }
 
 impl Command {
@@ -110,6 +115,8 @@ impl Command {
             Self::EndChange(_) => "end_change",
             Self::RemoveNode(_) => "remove_node",
             Self::SealSnapshot(_) => "seal_snapshot",
+            Self::RecoverByForce(_) => "recover_by_force",
+            Self::MoveNode(_) => "move_node",
         }
     }
 }
@@ -370,6 +377,32 @@ pub struct RemoveNode {
 pub struct SealSnapshot {
     /// Drawn for this snapshot, so that each has an entry of its own.
     pub nonce: [u8; 16],
+}
+
+/// See [`Command::RecoverByForce`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoverByForce {
+    /// The node that remains.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// `host:port` of its gRPC.
+    pub address: String,
+    /// Everybody whom Raft replicated to before.
+    pub members: BTreeSet<NodeId>,
+    /// Up to where the node knew its log to be committed.
+    pub committed: LogIndex,
+}
+
+/// See [`Command::MoveNode`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveNode {
+    /// Which.
+    pub node: NodeId,
+    /// What people call it; counts only for one of the first members, whose name only Raft knows.
+    pub name: String,
+    /// Its new `host:port`.
+    pub address: String,
 }
 
 impl CommitPoint {

@@ -18,8 +18,10 @@ mod holders;
 mod leases;
 pub mod limits;
 mod members;
+mod moves;
 mod outcome;
 mod query;
+mod recover;
 mod refusal;
 mod rows;
 mod sessions;
@@ -31,17 +33,18 @@ pub use apply::apply;
 pub use command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
     CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster,
-    RemoveNode, RenewLease, Request, SealSnapshot, UploadEnd,
+    LogContext, MoveNode, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders,
+    RecoverByForce, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
+pub use recover::FINDING_RECOVERED;
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
 pub use rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance, NodeRow,
-    NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, RecoveryPublicKey, Scope,
-    Session, Severity, UploadLease,
+    NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, Recovery, RecoveryPublicKey,
+    Scope, Session, Severity, UploadLease,
 };
 pub use state::State;
 pub use voters::{Voters, majority};

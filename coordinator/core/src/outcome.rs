@@ -135,6 +135,16 @@ pub enum Outcome {
         /// Where in the log that is proved.
         index: LogIndex,
     },
+    /// One node is the only voter.
+    RecoveredByForce {
+        /// How many times that happened.
+        number: u64,
+    },
+    /// The node's address is known.
+    NodeMoved {
+        /// Its id.
+        node: NodeId,
+    },
 }
 
 impl Outcome {
@@ -224,6 +234,18 @@ pub enum Event {
     },
     /// A node was removed; it must stop.
     NodeRemoved {
+        /// Its id.
+        node: NodeId,
+    },
+    /// A node was made the only voter by force.
+    RecoveredByForce {
+        /// Its id.
+        node: NodeId,
+        /// How many times that happened.
+        number: u64,
+    },
+    /// A node has another address.
+    NodeMoved {
         /// Its id.
         node: NodeId,
     },

@@ -290,6 +290,25 @@ pub enum Refusal {
     /// There is nothing to seal or to end.
     #[error("no such change of voters is under way: begin one first")]
     NoChange,
+    /// A forced recovery of a node that does not vote alone.
+    #[error(
+        "node {node} is not the only voter, so nothing is recovered by force: remove nodes with \
+         `strongroom node remove`"
+    )]
+    NotTheOnlyVoter {
+        /// The node.
+        node: NodeId,
+    },
+    /// The address is taken.
+    #[error(
+        "the address {address} already belongs to node {node}: choose another, or move that one first"
+    )]
+    NodeAddressTaken {
+        /// The address.
+        address: String,
+        /// Whose it is.
+        node: NodeId,
+    },
 }
 
 impl Refusal {
@@ -324,10 +343,11 @@ impl Refusal {
             Self::KeysMissing { .. } => Code::KeyBundleIncomplete,
             Self::BundleNotDurable { .. } => Code::BundleNotDurable,
             Self::NodeUnknown { .. } | Self::ChangeNotOneStep => Code::InvalidArgument,
-            Self::NodeNameTaken { .. } => Code::AlreadyExists,
+            Self::NodeNameTaken { .. } | Self::NodeAddressTaken { .. } => Code::AlreadyExists,
             Self::NodeWasRemoved { .. }
             | Self::NodeVotes { .. }
             | Self::ChangeUnderWay
+            | Self::NotTheOnlyVoter { .. }
             | Self::NoChange => Code::Conflict,
         }
     }

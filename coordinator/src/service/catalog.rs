@@ -96,7 +96,10 @@ impl CatalogService {
         };
         Ok(v1::ListPointsResponse {
             read: Some(self.0.read_info(&view, message.stale)),
-            points: rows.into_iter().map(|(row, cluster)| convert::point(row, cluster)).collect(),
+            points: rows
+                .into_iter()
+                .map(|(row, cluster)| convert::point(state, row, cluster))
+                .collect(),
             next_page_token,
         })
     }

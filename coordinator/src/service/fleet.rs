@@ -79,8 +79,8 @@ fn cluster_status(state: &State, id: ClusterId) -> v1::ClusterStatus {
     let cluster = status.cluster;
     v1::ClusterStatus {
         cluster: Some(convert::cluster(cluster)),
-        newest: status.newest.map(|row| convert::point(row, cluster)),
-        newest_proved: status.newest_proved.map(|row| convert::point(row, cluster)),
+        newest: status.newest.map(|row| convert::point(state, row, cluster)),
+        newest_proved: status.newest_proved.map(|row| convert::point(state, row, cluster)),
         points: status.points,
         stored_bytes: state
             .bundles()
@@ -184,6 +184,17 @@ impl Fleet for FleetService {
             Ok(v1::TransferLeaderResponse {})
         };
         self.0.answer("TransferLeader", work).await
+    }
+
+    async fn move_node(
+        &self,
+        request: Request<v1::MoveNodeRequest>,
+    ) -> Result<Response<v1::MoveNodeResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("move a coordinator", Role::Admin)?;
+            self.0.move_node(request.into_inner()).await
+        };
+        self.0.answer("MoveNode", work).await
     }
 
     type SaveSnapshotStream = ReceiverStreamOf<v1::SnapshotPart>;

@@ -98,6 +98,8 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::ChangeEnded { done } => WireOutcome { kind: 17, flag: *done, ..empty },
         Outcome::NodeRemoved { node } => WireOutcome { kind: 18, number: node.get(), ..empty },
         Outcome::SnapshotSealed { index } => WireOutcome { kind: 19, index: index.get(), ..empty },
+        Outcome::RecoveredByForce { number } => WireOutcome { kind: 36, number: *number, ..empty },
+        Outcome::NodeMoved { node } => WireOutcome { kind: 37, number: node.get(), ..empty },
     }
 }
 
@@ -139,6 +141,8 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         17 => Outcome::ChangeEnded { done: wire.flag },
         18 => Outcome::NodeRemoved { node: NodeId::new(wire.number) },
         19 => Outcome::SnapshotSealed { index },
+        36 => Outcome::RecoveredByForce { number: wire.number },
+        37 => Outcome::NodeMoved { node: NodeId::new(wire.number) },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     };
     // Fields that mean nothing for this kind must not be there.

@@ -120,6 +120,10 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::ChangeUnderWay => WireRefusal { kind: 33, ..empty },
         Refusal::ChangeNotOneStep => WireRefusal { kind: 34, ..empty },
         Refusal::NoChange => WireRefusal { kind: 35, ..empty },
+        Refusal::NotTheOnlyVoter { node } => WireRefusal { kind: 68, have: node.get(), ..empty },
+        Refusal::NodeAddressTaken { address, node } => {
+            WireRefusal { kind: 69, have: node.get(), text: address.clone(), ..empty }
+        }
     }
 }
 
@@ -197,6 +201,8 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         33 => Refusal::ChangeUnderWay,
         34 => Refusal::ChangeNotOneStep,
         35 => Refusal::NoChange,
+        68 => Refusal::NotTheOnlyVoter { node },
+        69 => Refusal::NodeAddressTaken { address: text(), node },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     })
 }

@@ -13,8 +13,8 @@ use super::wire::{
 use crate::command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
     CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RemoveNode,
-    RenewLease, Request, SealSnapshot,
+    MoveNode, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RecoverByForce,
+    RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot,
 };
 use crate::dropped::Dropped;
 
@@ -32,7 +32,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35"
+                34, 35, 52, 53"
     )]
     command: Option<WireCommand>,
 }
@@ -85,6 +85,10 @@ enum WireCommand {
     /// The nonce.
     #[prost(bytes = "vec", tag = "35")]
     SealSnapshot(Vec<u8>),
+    #[prost(message, tag = "52")]
+    RecoverByForce(WireRecoverByForce),
+    #[prost(message, tag = "53")]
+    MoveNode(WireMoveNode),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -98,6 +102,31 @@ struct WireAddNode {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
+    address: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRecoverByForce {
+    #[prost(uint64, tag = "1")]
+    node: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    address: String,
+    /// Ascending.
+    #[prost(uint64, repeated, tag = "4")]
+    members: Vec<u64>,
+    #[prost(uint64, tag = "5")]
+    committed: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireMoveNode {
+    #[prost(uint64, tag = "1")]
+    node: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
     address: String,
 }
 
@@ -342,6 +371,18 @@ fn put_command(command: &Command) -> WireCommand {
         Command::EndChange(c) => WireCommand::EndChange(WireOfChange { begun: c.begun.get() }),
         Command::RemoveNode(c) => WireCommand::RemoveNode(c.node.get()),
         Command::SealSnapshot(c) => WireCommand::SealSnapshot(c.nonce.to_vec()),
+        Command::RecoverByForce(c) => WireCommand::RecoverByForce(WireRecoverByForce {
+            node: c.node.get(),
+            name: c.name.clone(),
+            address: c.address.clone(),
+            members: put_nodes(&c.members),
+            committed: c.committed.get(),
+        }),
+        Command::MoveNode(c) => WireCommand::MoveNode(WireMoveNode {
+            node: c.node.get(),
+            name: c.name.clone(),
+            address: c.address.clone(),
+        }),
     }
 }
 
@@ -472,6 +513,18 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         WireCommand::SealSnapshot(nonce) => {
             Command::SealSnapshot(SealSnapshot { nonce: array(at("nonce"), &nonce)? })
         }
+        WireCommand::RecoverByForce(c) => Command::RecoverByForce(Box::new(RecoverByForce {
+            node: NodeId::new(c.node),
+            name: c.name,
+            address: c.address,
+            members: nodes(at("members"), &c.members)?,
+            committed: LogIndex::new(c.committed),
+        })),
+        WireCommand::MoveNode(c) => Command::MoveNode(MoveNode {
+            node: NodeId::new(c.node),
+            name: c.name,
+            address: c.address,
+        }),
     })
 }
 

@@ -7,7 +7,7 @@
 //! What a point needs is not written but made again from what its parent needs, so that a snapshot
 //! grows with the changes and not with the points. Rows come in an order in which each one finds
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
-//! nodes, the change of voters.
+//! nodes, the change of voters, forced recoveries.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -58,6 +58,9 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     }
     if let Some(change) = &state.change {
         writer.row(rows::put_change(change))?;
+    }
+    for recovery in state.recoveries.values() {
+        writer.row(rows::put_recovery(recovery))?;
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -175,6 +178,13 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
             if state.change.replace(Arc::new(rows::get_change(&row)?)).is_some() {
                 return Err(contradiction("two changes of voters"));
             }
+        }
+        Row::Recovery(row) => {
+            let recovery = rows::get_recovery(&row)?;
+            if recovery.number != state.recoveries.len() as u64 + 1 {
+                return Err(contradiction("forced recoveries do not count from 1"));
+            }
+            state.recoveries.insert(recovery.number, Arc::new(recovery));
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

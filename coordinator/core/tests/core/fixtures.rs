@@ -7,8 +7,9 @@ use std::path::Path;
 use coordinator_core::{
     AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, EndReadLease,
     EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit,
-    OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders, Refusal, RemoveNode,
-    RenewLease, Request, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
+    MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders, RecoverByForce,
+    Refusal, RemoveNode, RenewLease, Request, Role, Scope, SealSnapshot, Severity, State,
+    UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -130,6 +131,24 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("end_change", Command::EndChange(OfChange { begun: LogIndex::new(77) })),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
         ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
+        (
+            "recover_by_force",
+            Command::RecoverByForce(Box::new(RecoverByForce {
+                node: NodeId::new(1),
+                name: "one".to_owned(),
+                address: "one:7410".to_owned(),
+                members: nodes(&[1, 2, 3]),
+                committed: LogIndex::new(70),
+            })),
+        ),
+        (
+            "move_node",
+            Command::MoveNode(MoveNode {
+                node: NodeId::new(2),
+                name: "two".to_owned(),
+                address: "elsewhere:7410".to_owned(),
+            }),
+        ),
     ];
     let numbered = commands.into_iter().zip(1_u64..);
     numbered
@@ -185,6 +204,8 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("change_ended".to_owned(), Outcome::ChangeEnded { done: true }),
         ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
         ("snapshot_sealed".to_owned(), Outcome::SnapshotSealed { index }),
+        ("recovered_by_force".to_owned(), Outcome::RecoveredByForce { number: 2 }),
+        ("node_moved".to_owned(), Outcome::NodeMoved { node: NodeId::new(2) }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -230,6 +251,11 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("change_under_way", Refusal::ChangeUnderWay),
         ("change_not_one_step", Refusal::ChangeNotOneStep),
         ("no_change", Refusal::NoChange),
+        ("not_the_only_voter", Refusal::NotTheOnlyVoter { node: NodeId::new(2) }),
+        (
+            "node_address_taken",
+            Refusal::NodeAddressTaken { address: "two:7410".to_owned(), node: NodeId::new(2) },
+        ),
     ]
     .into_iter()
     .map(|(name, refusal)| (name.to_owned(), refusal))
@@ -304,6 +330,20 @@ pub(crate) fn state_of_members() -> State {
     world.state
 }
 
+/// One that a forced recovery left with node 1 alone.
+pub(crate) fn state_recovered() -> State {
+    let mut world = World::with_first_point();
+    world.voters = nodes(&[1]);
+    world.ok(Command::RecoverByForce(Box::new(RecoverByForce {
+        node: NodeId::new(1),
+        name: "one".to_owned(),
+        address: "one:7410".to_owned(),
+        members: nodes(&[1, 2, 3]),
+        committed: LogIndex::new(3),
+    })));
+    world.state
+}
+
 pub(crate) fn state_bytes(state: &State) -> Vec<u8> {
     let mut bytes = Vec::new();
     codec::write_state(state, &mut bytes).unwrap();
@@ -320,7 +360,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 20];
+    let mut seen = [false; 22];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -343,9 +383,11 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::EndChange(_) => 17,
             Command::RemoveNode(_) => 18,
             Command::SealSnapshot(_) => 19,
+            Command::RecoverByForce(_) => 20,
+            Command::MoveNode(_) => 21,
         }] = true;
     }
-    assert_eq!(seen, [true; 20]);
+    assert_eq!(seen, [true; 22]);
 }
 
 #[test]
@@ -360,17 +402,19 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=19).collect::<Vec<_>>());
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=19).chain([36, 37]).collect::<Vec<_>>());
 }
 
 #[test]
 fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
-    let samples = [("state", &state), ("state-members", &members)];
+    let recovered = state_recovered();
+    let samples = [("state", &state), ("state-members", &members), ("state-recovered", &recovered)];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
+    assert!(codec::read_state(&mut &frozen["state-recovered"][..]).unwrap() == recovered);
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);

@@ -10,6 +10,7 @@ mod fixtures;
 mod leases;
 mod members;
 mod random;
+mod recover;
 mod replicas;
 mod scenario;
 mod sessions;
