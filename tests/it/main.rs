@@ -7,6 +7,7 @@ mod damage;
 mod keys;
 mod membership;
 mod operable;
+mod operations;
 mod quorum;
 mod quota;
 mod restart;

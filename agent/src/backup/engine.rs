@@ -71,6 +71,9 @@ pub struct Engine {
     /// The newest point that the fleet acknowledged to this agent.
     heads: KnownHeads,
     rolled_back: Option<RolledBack>,
+    /// Whether the newest point needs bundles that no coordinator holds any more: nothing can be
+    /// built on it, so the next point seals everything anew.
+    reseal: bool,
     runs: u64,
     status: EngineStatus,
 }
@@ -108,6 +111,7 @@ impl Engine {
             reported: None,
             heads,
             rolled_back: None,
+            reseal: false,
             runs: 0,
             status: EngineStatus::default(),
         })
@@ -133,6 +137,7 @@ impl Engine {
             Some(_) => self.newest_point().await?,
         };
         self.status.head_sequence = head.as_ref().map_or(0, |head| head.sequence);
+        self.reseal = head.as_ref().is_some_and(|head| head.lost_bundles > 0);
         self.previous = match &head {
             Some(head) => Some(self.open_previous(head).await?),
             None => None,
@@ -301,7 +306,28 @@ impl Engine {
         request: BackupRequest,
         progress: Arc<dyn Progress>,
     ) -> Result<v1::Point, BackupError> {
+        match self.run_once(request, progress.clone()).await {
+            Err(error) if error.code() == Code::BundleNotDurable && !request.full => {
+                // Not there yet, or gone for ever: the fleet knows.
+                self.ensure_session().await?;
+                if self.reseal { self.run_once(request, progress).await } else { Err(error) }
+            }
+            done => done,
+        }
+    }
+
+    async fn run_once(
+        &mut self,
+        mut request: BackupRequest,
+        progress: Arc<dyn Progress>,
+    ) -> Result<v1::Point, BackupError> {
         self.ensure_session().await?;
+        if self.reseal {
+            tracing::warn!(
+                "the newest point lacks bundles in the fleet: everything is sealed anew"
+            );
+            request.full = true;
+        }
         // Until an acknowledgement, nothing of it is believed any more: also when this future is
         // dropped half way.
         self.synced = false;
@@ -331,6 +357,7 @@ impl Engine {
         }
         let (point, previous, troubles) = result?;
         self.status.head_sequence = point.sequence;
+        self.reseal = false;
         self.previous = Some(previous);
         self.synced = true;
         self.note_head().await;

@@ -76,7 +76,9 @@ pub(super) async fn recover(arguments: &RecoverArgs, context: &Context) -> Resul
         )
         .with_remedy("start this coordinator as usual; `strongroom status` shows the fleet"));
     }
-    context.screen.note(&warning(&plan, &there, context));
+    for line in warning(&plan, &there, context) {
+        context.screen.note(&line);
+    }
     let typed = match &arguments.yes_i_lost_the_others {
         Some(name) => name.clone(),
         None => ask(&plan, context).await?,
@@ -108,7 +110,7 @@ async fn ask(plan: &Plan, context: &Context) -> Result<String> {
 }
 
 /// What a person has to know before they say yes.
-fn warning(plan: &Plan, there: &[Answering], context: &Context) -> String {
+fn warning(plan: &Plan, there: &[Answering], context: &Context) -> Vec<String> {
     let others: Vec<String> = plan
         .others
         .iter()
@@ -160,7 +162,7 @@ fn warning(plan: &Plan, there: &[Answering], context: &Context) -> String {
          fleets: make sure that they stay off."
             .to_owned(),
     );
-    lines.join("\n")
+    lines
 }
 
 fn show(plan: &Plan, index: Option<u64>, context: &Context) -> Result<()> {
