@@ -250,7 +250,7 @@ async fn recover_says_what_nobody_holds_any_more() {
     let second = harbour.backup(&address, &[Content::file("b", &noise(50_000, 2))]).await;
     let source = fleet.scratch("source");
     make_source(&source);
-    let agent = Agent::enrol(&fleet, "quay", &source, &["keys/**"]).await;
+    let mut agent = Agent::enrol(&fleet, "quay", &source, &["keys/**"]).await;
     agent.backup().await;
     fleet.caught_up(1).await;
     until_so("node 1 holds all", async || {
@@ -287,6 +287,8 @@ async fn recover_says_what_nobody_holds_any_more() {
     let listed = fleet.admin_cli().json(&["backup", "list", "--cluster", "harbour"]).await;
     assert_eq!((&listed[0]["lost_bundles"], &listed[1]["lost_bundles"]), (&1.into(), &Value::Null));
     // Nothing can be built on a point that lacks something: the agent seals everything anew.
+    agent.kill();
+    agent.start().await;
     assert_eq!(agent.backup().await, 2);
     let out = fleet.scratch("out").join("tree");
     agent.restore(&[], &out).await.success().json();

@@ -67,7 +67,11 @@ impl Runbook {
         let directory = fleet.scratch(&format!("runbook-{page}"));
         let operator = directory.join("operator");
         let admin = fleet.operator(proto::identity::Role::Admin);
-        let _ = Cli::for_fleet(&operator, addresses, admin.files());
+        std::fs::create_dir_all(&operator).expect("a directory can be made");
+        // Where no coordinator is left, there is none to list.
+        if !addresses.is_empty() {
+            let _ = Cli::for_fleet(&operator, addresses, admin.files());
+        }
         let bin = directory.join("bin");
         std::fs::create_dir_all(&bin).expect("a directory can be made");
         std::os::unix::fs::symlink(strongroom(), bin.join("strongroom")).expect("a link");

@@ -307,10 +307,14 @@ impl Engine {
         progress: Arc<dyn Progress>,
     ) -> Result<v1::Point, BackupError> {
         match self.run_once(request, progress.clone()).await {
-            Err(error) if error.code() == Code::BundleNotDurable && !request.full => {
-                // Not there yet, or gone for ever: the fleet knows.
-                self.ensure_session().await?;
-                if self.reseal { self.run_once(request, progress).await } else { Err(error) }
+            Err(error) if error.code().is_retryable() && !request.full => {
+                // What a commit waited for in vain may be gone for ever: the fleet knows.
+                let known = self.ensure_session().await;
+                if known.is_ok() && self.reseal {
+                    self.run_once(request, progress).await
+                } else {
+                    Err(error)
+                }
             }
             done => done,
         }
