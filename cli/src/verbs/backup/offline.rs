@@ -122,7 +122,7 @@ pub(super) async fn export(
             Err(error) => return Err(error.into()),
         };
         if chosen.complete.is_empty() {
-            unanswered.push(chosen.incomplete.first().map_or(cluster, |p| name_of(p)));
+            unanswered.push(chosen.incomplete.first().map_or(cluster, name_of));
         }
         write(&offline, &chosen, &into, &mut view, context).await?;
         view.incomplete.extend(chosen.incomplete.iter().map(IncompleteView::from));
