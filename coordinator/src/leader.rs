@@ -10,6 +10,7 @@ use proto::ApiError;
 use proto::env::Env;
 use proto_types::Code;
 
+use crate::absent::AbsentWatch;
 use crate::config::Config;
 use crate::membership;
 use crate::raft::RaftNode;
@@ -22,6 +23,7 @@ const ROUND: Duration = Duration::from_secs(2);
 /// Leads, as often as this node is the leader, until dropped.
 pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
     let mut leader = None;
+    let mut absent = AbsentWatch::default();
     loop {
         let status = raft.status();
         if status.leader != leader {
@@ -30,7 +32,7 @@ pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
         }
         telemetry::raft_status(&status);
         if status.is_leader
-            && let Err(error) = round(config, env, raft).await
+            && let Err(error) = round(config, env, raft, &mut absent).await
         {
             // What time does not heal, somebody must hear of; and not ten times a second.
             if error.is_retryable() {
@@ -46,7 +48,12 @@ pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
     }
 }
 
-async fn round(config: &Config, env: &Env, raft: &RaftNode) -> Result<(), ApiError> {
+async fn round(
+    config: &Config,
+    env: &Env,
+    raft: &RaftNode,
+    absent: &mut AbsentWatch,
+) -> Result<(), ApiError> {
     let state = raft.local().state;
     if state.fleet().is_none() {
         let fleet = &config.fleet;
@@ -76,6 +83,9 @@ async fn round(config: &Config, env: &Env, raft: &RaftNode) -> Result<(), ApiErr
     sessions.truncate(limits::EXPIRED_MAX);
     if !sessions.is_empty() {
         let command = Command::ExpireSessions(ExpireSessions { sessions });
+        raft.propose_here(core_request(None, command)).await?;
+    }
+    if let Some(command) = absent.look(&state) {
         raft.propose_here(core_request(None, command)).await?;
     }
     Ok(())

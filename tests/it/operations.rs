@@ -285,7 +285,10 @@ async fn recover_says_what_nobody_holds_any_more() {
     let sequence = |point: &Option<v1::Point>| point.as_ref().map(|point| point.sequence);
     assert_eq!((sequence(&cluster.newest), sequence(&cluster.newest_proved)), (Some(2), Some(1)));
     let listed = fleet.admin_cli().json(&["backup", "list", "--cluster", "harbour"]).await;
-    assert_eq!((&listed[0]["lost_bundles"], &listed[1]["lost_bundles"]), (&1.into(), &Value::Null));
+    assert_eq!(
+        (&listed[0]["absent_bundles"], &listed[1]["absent_bundles"]),
+        (&1.into(), &0.into())
+    );
     // Nothing can be built on a point that lacks something: the agent seals everything anew.
     agent.kill();
     agent.start().await;

@@ -50,6 +50,8 @@ pub(super) struct Session {
     pub(super) cluster: ClusterId,
     pub(super) lineage: u32,
     pub(super) epoch: Epoch,
+    /// The next point's number is at least this: after a restore of the fleet there is a gap.
+    pub(super) next_sequence: Sequence,
 }
 
 /// Makes backups of one cluster.
@@ -71,9 +73,6 @@ pub struct Engine {
     /// The newest point that the fleet acknowledged to this agent.
     heads: KnownHeads,
     rolled_back: Option<RolledBack>,
-    /// Whether the newest point needs bundles that no coordinator holds any more: nothing can be
-    /// built on it, so the next point seals everything anew.
-    reseal: bool,
     runs: u64,
     status: EngineStatus,
 }
@@ -111,7 +110,6 @@ impl Engine {
             reported: None,
             heads,
             rolled_back: None,
-            reseal: false,
             runs: 0,
             status: EngineStatus::default(),
         })
@@ -137,7 +135,6 @@ impl Engine {
             Some(_) => self.newest_point().await?,
         };
         self.status.head_sequence = head.as_ref().map_or(0, |head| head.sequence);
-        self.reseal = head.as_ref().is_some_and(|head| head.lost_bundles > 0);
         self.previous = match &head {
             Some(head) => Some(self.open_previous(head).await?),
             None => None,
@@ -241,6 +238,7 @@ impl Engine {
         let key = (previous.head.sequence, previous.head.manifest);
         let loaded =
             self.env.blocking("load hints", move || hints.load(key, &current.items)).await?;
+        previous.is_absent = point.absent_bundles > 0;
         previous.hints = loaded.unwrap_or_else(|error| {
             tracing::warn!(%error, "the cache is of no use: everything will be read again");
             vec![None; previous.current.items.len()]
@@ -283,6 +281,7 @@ impl Engine {
             cluster: id.map_err(|_| BackupError::Answer("the cluster's id"))?,
             lineage: cluster.lineage,
             epoch: Epoch::new(response.epoch),
+            next_sequence: Sequence::new(cluster.next_sequence.max(1)),
         })
     }
 
@@ -307,16 +306,26 @@ impl Engine {
         progress: Arc<dyn Progress>,
     ) -> Result<v1::Point, BackupError> {
         match self.run_once(request, progress.clone()).await {
+            // The fleet was restored from a snapshot and does not know this session: no newer agent
+            // took its place, so this one goes on with a new one.
+            Err(error) if error.code() == Code::SessionExpired => {
+                tracing::warn!(%error, "the fleet forgot this agent's session: it opens a new one");
+                self.session = None;
+                self.synced = false;
+                self.client.new_session();
+                self.run_once(request, progress).await
+            }
             Err(error) if error.code().is_retryable() && !request.full => {
                 // What a commit waited for in vain may be gone for ever: the fleet knows.
                 let known = self.ensure_session().await;
-                if known.is_ok() && self.reseal {
+                let is_absent = self.previous.as_ref().is_some_and(|previous| previous.is_absent);
+                if known.is_ok() && is_absent {
                     self.run_once(request, progress).await
                 } else {
                     Err(error)
                 }
             }
-            done => done,
+            result => result,
         }
     }
 
@@ -326,12 +335,8 @@ impl Engine {
         progress: Arc<dyn Progress>,
     ) -> Result<v1::Point, BackupError> {
         self.ensure_session().await?;
-        if self.reseal {
-            tracing::warn!(
-                "the newest point lacks bundles in the fleet: everything is sealed anew"
-            );
-            request.full = true;
-        }
+        // On bytes that are nowhere nothing can be built.
+        request.full |= self.previous.as_ref().is_some_and(|previous| previous.is_absent);
         // Until an acknowledgement, nothing of it is believed any more: also when this future is
         // dropped half way.
         self.synced = false;
@@ -361,7 +366,6 @@ impl Engine {
         }
         let (point, previous, troubles) = result?;
         self.status.head_sequence = point.sequence;
-        self.reseal = false;
         self.previous = Some(previous);
         self.synced = true;
         self.note_head().await;

@@ -8,7 +8,7 @@ use proto_types::LogTime;
 use serde::Serialize;
 
 use super::{id, size, time};
-use crate::output::Rows;
+use crate::output::{Rows, count};
 use crate::when;
 
 /// A recovery point.
@@ -56,23 +56,16 @@ pub struct PointView {
     pub key_bundle: Option<String>,
     /// That key bundle's wraps.
     pub wraps: Option<String>,
+    /// Bundles that it needs and no coordinator has: with more than none it cannot be restored.
+    pub absent_bundles: u64,
     /// Its place in the log; none of a point in a file.
     pub log_index: Option<u64>,
     /// Whether it is what a restore overwrote: taken later than the point it has the times of.
     #[serde(skip)]
     pub safety_file: bool,
-    /// Bundles that it needs and no coordinator holds: it does not restore in full.
-    #[serde(skip_serializing_if = "is_none_lost")]
-    pub lost_bundles: u64,
     /// All bundles that it needs; only where one point is shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bundles: Vec<BundleView>,
-}
-
-// serde hands in a reference.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-const fn is_none_lost(lost: &u64) -> bool {
-    *lost == 0
 }
 
 /// Whether a source proved complete.
@@ -124,9 +117,9 @@ impl From<&v1::Point> for PointView {
             base_manifest: id(&point.base_manifest_id),
             key_bundle: id(&point.key_bundle_id),
             wraps: id(&point.wraps_id),
+            absent_bundles: point.absent_bundles,
             log_index: Some(point.log_index),
             safety_file: false,
-            lost_bundles: point.lost_bundles,
             bundles: point.bundles.iter().map(BundleView::from).collect(),
         }
     }
@@ -159,9 +152,9 @@ impl From<&PointInfo> for PointView {
             base_manifest: info.base.map(|base| base.to_string()),
             key_bundle: Some(info.key_bundle.to_string()),
             wraps: Some(info.wraps.to_string()),
+            absent_bundles: 0,
             log_index: None,
             safety_file: false,
-            lost_bundles: 0,
             bundles: info
                 .bundles
                 .iter()
@@ -224,8 +217,8 @@ impl PointView {
     /// Whether it is proved, in a word.
     #[must_use]
     pub fn proof(&self) -> &'static str {
-        if self.lost_bundles > 0 {
-            "incomplete"
+        if self.absent_bundles > 0 {
+            "absent"
         } else if self.proofs.iter().any(|proof| proof.state == "failed") {
             "failed"
         } else if self.proved {
@@ -262,11 +255,11 @@ impl PointView {
         if let Some(warning) = times_apart(taken, committed_ms).filter(|_| !self.safety_file) {
             text.push_str(&format!("{:<11} {warning}\n", "warning"));
         }
-        if self.lost_bundles > 0 {
+        if self.absent_bundles > 0 {
             text.push_str(&format!(
-                "incomplete  {} of its bundles are held by no coordinator: it does not restore in \
-                 full\n",
-                self.lost_bundles
+                "{:<11} {} that it needs are on no coordinator: it cannot be restored\n",
+                "absent",
+                count(self.absent_bundles, "bundle")
             ));
         }
         for proof in self.proofs.iter().filter(|proof| proof.state != "proved") {

@@ -8,7 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    clusters, commit, findings, fleet, holders, leases, members, moves, recover, sessions, uploads,
+    clusters, commit, findings, fleet, holders, leases, members, moves, recover, restore, sessions,
+    uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -63,5 +64,9 @@ fn execute(
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })
         }
+        Command::BeginRestore(command) => restore::begin(state, context, command),
+        Command::RestorePiece(command) => restore::piece(state, command),
+        Command::FinishRestore(command) => restore::finish(state, context, command),
+        Command::AbandonRestore(command) => restore::abandon(state, context, command),
     }
 }

@@ -23,6 +23,7 @@ mod outcome;
 mod query;
 mod recover;
 mod refusal;
+mod restore;
 mod rows;
 mod sessions;
 mod state;
@@ -31,20 +32,21 @@ mod voters;
 
 pub use apply::apply;
 pub use command::{
-    AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
-    CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    LogContext, MoveNode, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders,
-    RecoverByForce, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot, UploadEnd,
+    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
+    ClearFinding, Command, CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases,
+    ExpireSessions, FinishRestore, InitFleet, LogContext, MoveNode, OfChange, OpenReadLease,
+    OpenUpload, RaiseFinding, RecordHolders, RecoverByForce, RegisterCluster, RemoveNode,
+    RenewLease, Request, RestorePiece, SealSnapshot, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use recover::FINDING_RECOVERED;
-pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
+pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance, NodeRow,
     NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, Recovery, RecoveryPublicKey,
-    Scope, Session, Severity, UploadLease,
+    Restore, Scope, Session, Severity, UploadLease,
 };
 pub use state::State;
 pub use voters::{Voters, majority};

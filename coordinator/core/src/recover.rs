@@ -5,13 +5,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use proto_types::{BundleId, Epoch, NodeId};
+use proto_types::{Epoch, NodeId};
 
 use crate::apply::Context;
 use crate::command::RecoverByForce;
 use crate::outcome::{Event, Outcome};
 use crate::refusal::Refusal;
-use crate::rows::{Finding, FindingKey, NodeRow, NodeState, PointRow, Recovery, Scope, Severity};
+use crate::rows::{Finding, FindingKey, NodeRow, NodeState, Recovery, Scope, Severity};
 use crate::state::State;
 use crate::{fleet, members};
 
@@ -68,8 +68,8 @@ pub(crate) fn recover(
         removed: gone,
         ids_from: NodeId::new((largest / IDS_STEP + 1) * IDS_STEP + 1),
         epochs_from: Epoch::new((epoch / EPOCHS_STEP + 1) * EPOCHS_STEP),
-        lost_bundles: state.lost_bundles().count() as u64,
-        lost_points: state.points.values().filter(|row| state.lacks(row) > 0).count() as u64,
+        lost_bundles: state.absent_bundles().len() as u64,
+        lost_points: state.points.values().filter(|row| state.absent_of(row) > 0).count() as u64,
     };
     let key = FindingKey {
         scope: Scope::Fleet,
@@ -122,17 +122,6 @@ impl State {
     #[must_use]
     pub fn recovery_count(&self) -> u64 {
         self.recoveries.len() as u64
-    }
-
-    /// Needed bundles that no node holds: they cannot be repaired from anywhere.
-    pub fn lost_bundles(&self) -> impl Iterator<Item = &BundleId> {
-        self.bundles.iter().filter(|(_, row)| row.holders.is_empty()).map(|(id, _)| id)
-    }
-
-    /// How many of the bundles that a point needs no node holds. It restores in full only if none.
-    #[must_use]
-    pub fn lacks(&self, point: &PointRow) -> u64 {
-        self.bundles_of(point).filter(|(_, row)| row.holders.is_empty()).count() as u64
     }
 
     /// Ids below this one that nobody was admitted under belong to a lost majority.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::rows::{
     BundleRow, Change, Cluster, Finding, FindingKey, Fleet, NodeRow, PointRow, ReadLease, Recovery,
-    Session, UploadLease,
+    Restore, Session, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -29,6 +29,7 @@ pub struct State {
     pub(crate) findings: OrdMap<FindingKey, Arc<Finding>>,
     pub(crate) nodes: OrdMap<NodeId, Arc<NodeRow>>,
     pub(crate) change: Option<Arc<Change>>,
+    pub(crate) restore: Option<Restore>,
     /// Forced recoveries, by number from 1.
     pub(crate) recoveries: OrdMap<u64, Arc<Recovery>>,
 }

@@ -53,6 +53,7 @@ pub(super) fn cluster(row: &Cluster) -> v1::Cluster {
         head_sequence: row.head.sequence.get(),
         head_manifest: row.head.manifest.map(|id| bytes_of(id.as_bytes())).unwrap_or_default(),
         registered_ms: row.registered.as_millis(),
+        next_sequence: row.next_sequence().get(),
     }
 }
 
@@ -97,7 +98,7 @@ pub(super) fn point(state: &State, row: &PointRow, cluster: &Cluster) -> v1::Poi
         unchanged: row.statement.is_some(),
         bundles: Vec::new(),
         statement_signature: row.statement.map(|s| bytes_of(&s)).unwrap_or_default(),
-        lost_bundles: state.lacks(row),
+        absent_bundles: state.absent_of(row),
     }
 }
 

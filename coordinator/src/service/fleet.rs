@@ -48,6 +48,9 @@ impl FleetService {
                 .map(|(key, row)| convert::finding(key, row, &names))
                 .collect(),
             change: members::change(&view),
+            generation: fleet.map_or(0, |fleet| fleet.generation),
+            restoring: state.restore().is_some(),
+            absent_bundles: state.absent_bundles().len() as u64,
         })
     }
 

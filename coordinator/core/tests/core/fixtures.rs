@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, EndReadLease,
-    EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit,
-    MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders, RecoverByForce,
-    Refusal, RemoveNode, RenewLease, Request, Role, Scope, SealSnapshot, Severity, State,
-    UploadEnd, codec,
+    AbandonRestore, AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command,
+    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, FinishRestore,
+    HeaderField, HeaderProblem, Limit, MoveNode, OfChange, Outcome, Proof, ProofState,
+    RaiseFinding, RecordHolders, RecoverByForce, Refusal, RemoveNode, RenewLease, Request,
+    RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -131,6 +131,17 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("end_change", Command::EndChange(OfChange { begun: LogIndex::new(77) })),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
         ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
+        ("begin_restore", crate::restore::begin(lease(7), b"state", &[1, 2, 5])),
+        (
+            "restore_piece",
+            Command::RestorePiece(RestorePiece {
+                restore: lease(7),
+                offset: 3,
+                bytes: b"te"[..].into(),
+            }),
+        ),
+        ("finish_restore", Command::FinishRestore(FinishRestore { restore: lease(7) })),
+        ("abandon_restore", Command::AbandonRestore(AbandonRestore { restore: lease(7) })),
         (
             "recover_by_force",
             Command::RecoverByForce(Box::new(RecoverByForce {
@@ -204,6 +215,12 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("change_ended".to_owned(), Outcome::ChangeEnded { done: true }),
         ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
         ("snapshot_sealed".to_owned(), Outcome::SnapshotSealed { index }),
+        (
+            "restore_begun".to_owned(),
+            Outcome::RestoreBegun { restore: lease(7), index, received: 12 },
+        ),
+        ("restore_received".to_owned(), Outcome::RestoreReceived { received: 24 }),
+        ("restored".to_owned(), Outcome::Restored { generation: 2 }),
         ("recovered_by_force".to_owned(), Outcome::RecoveredByForce { number: 2 }),
         ("node_moved".to_owned(), Outcome::NodeMoved { node: NodeId::new(2) }),
     ];
@@ -251,6 +268,8 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("change_under_way", Refusal::ChangeUnderWay),
         ("change_not_one_step", Refusal::ChangeNotOneStep),
         ("no_change", Refusal::NoChange),
+        ("restore_under_way", Refusal::RestoreUnderWay { restore: lease }),
+        ("session_ended", Refusal::SessionEnded { cluster }),
         ("not_the_only_voter", Refusal::NotTheOnlyVoter { node: NodeId::new(2) }),
         (
             "node_address_taken",
@@ -289,6 +308,10 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ]
     });
     word("role", roles.collect());
+    let problems = RestoreProblem::ALL
+        .iter()
+        .map(|problem| (named(problem), Refusal::RestoreRefused { problem: *problem }));
+    word("restore_refused", problems.collect());
     refusals
 }
 
@@ -330,6 +353,21 @@ pub(crate) fn state_of_members() -> State {
     world.state
 }
 
+/// One that a snapshot is being brought into.
+pub(crate) fn state_of_restore() -> State {
+    let mut world = World::empty();
+    world.ok(init_fleet());
+    world.ok(crate::restore::begin(lease(7), b"state", &[1, 2, 5]));
+    let piece = RestorePiece { restore: lease(7), offset: 0, bytes: b"sta"[..].into() };
+    world.ok(Command::RestorePiece(piece));
+    world.state
+}
+
+/// One that a snapshot was brought into.
+pub(crate) fn state_restored() -> State {
+    crate::restore::restored(&World::with_first_point().state, &[1, 2, 9]).state
+}
+
 /// One that a forced recovery left with node 1 alone.
 pub(crate) fn state_recovered() -> State {
     let mut world = World::with_first_point();
@@ -360,7 +398,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 22];
+    let mut seen = [false; 26];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -383,11 +421,15 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::EndChange(_) => 17,
             Command::RemoveNode(_) => 18,
             Command::SealSnapshot(_) => 19,
-            Command::RecoverByForce(_) => 20,
-            Command::MoveNode(_) => 21,
+            Command::BeginRestore(_) => 20,
+            Command::RestorePiece(_) => 21,
+            Command::FinishRestore(_) => 22,
+            Command::AbandonRestore(_) => 23,
+            Command::RecoverByForce(_) => 24,
+            Command::MoveNode(_) => 25,
         }] = true;
     }
-    assert_eq!(seen, [true; 22]);
+    assert_eq!(seen, [true; 26]);
 }
 
 #[test]
@@ -402,21 +444,31 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=19).chain([36, 37]).collect::<Vec<_>>());
+    let known = (1..=19).chain(24..=26).chain(36..=37);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), known.collect::<Vec<_>>());
 }
 
 #[test]
 fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
+    let (restoring, restored) = (state_of_restore(), state_restored());
     let recovered = state_recovered();
-    let samples = [("state", &state), ("state-members", &members), ("state-recovered", &recovered)];
+    let samples = [
+        ("state", &state),
+        ("state-members", &members),
+        ("state-restoring", &restoring),
+        ("state-restored", &restored),
+        ("state-recovered", &recovered),
+    ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
     assert!(codec::read_state(&mut &frozen["state-recovered"][..]).unwrap() == recovered);
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
+    assert!(codec::read_state(&mut &frozen["state-restoring"][..]).unwrap() == restoring);
+    assert!(codec::read_state(&mut &frozen["state-restored"][..]).unwrap() == restored);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
 }

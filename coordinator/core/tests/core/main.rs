@@ -12,6 +12,7 @@ mod members;
 mod random;
 mod recover;
 mod replicas;
+mod restore;
 mod scenario;
 mod sessions;
 mod status;

@@ -104,9 +104,9 @@ fn recover_what_nobody_holds_counts_as_no_good_point_and_holds_up_no_change() {
     world.voters = nodes(&[1]);
     world.ok(force(1, &[1, 2, 3]));
     let state = &world.state;
-    assert_eq!(state.lost_bundles().count(), second.len());
+    assert_eq!(state.absent_bundles().len(), second.len());
     let newest = state.newest_point(&cluster(1)).unwrap();
-    assert_eq!((newest.sequence, state.lacks(newest)), (seq(2), second.len() as u64));
+    assert_eq!((newest.sequence, state.absent_of(newest)), (seq(2), second.len() as u64));
     assert_eq!(state.newest_proved_point(&cluster(1)).unwrap().sequence, seq(1));
 
     // A second voter need not have what nobody has; all else it must.
