@@ -5,7 +5,7 @@ mod admission;
 mod backup;
 mod bundles;
 mod catalog;
-mod convert;
+pub(crate) mod convert;
 mod fleet;
 mod members;
 mod peer;
@@ -164,6 +164,7 @@ impl Shared {
             leader: raft.is_leader,
             knows_caller: false,
             removed_caller: false,
+            recoveries: self.raft.local().state.recovery_count(),
             bucket: self.keeper.bucket_url().unwrap_or_default(),
         })
     }

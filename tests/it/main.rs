@@ -10,6 +10,7 @@ mod fleet_restore;
 mod keys;
 mod membership;
 mod operable;
+mod operations;
 mod quorum;
 mod quota;
 mod restart;

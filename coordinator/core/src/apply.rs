@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    bucket, clusters, commit, findings, fleet, holders, leases, members, restore, sessions,
-    snapshots, uploads,
+    bucket, clusters, commit, findings, fleet, holders, leases, members, moves, recover, restore,
+    sessions, snapshots, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -58,6 +58,8 @@ fn execute(
         Command::SealChange(command) => members::seal(state, *command),
         Command::EndChange(command) => members::end(state, context, *command),
         Command::RemoveNode(command) => members::remove(state, context, command),
+        Command::RecoverByForce(command) => recover::recover(state, context, command),
+        Command::MoveNode(command) => moves::move_node(state, context, command),
         Command::SealSnapshot(_) => {
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })

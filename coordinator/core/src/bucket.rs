@@ -56,7 +56,8 @@ fn settle(state: &mut State, context: &Context<'_>) -> Result<(), Refusal> {
     let ids: Vec<BundleId> = state.bundles.keys().copied().collect();
     match state.home.to {
         BundleHome::Bucket => {
-            let missing = state.not_in_bucket().count() as u64;
+            // What is nowhere can be moved nowhere, and does not hold up the rest.
+            let missing = state.not_in_bucket().filter(|(_, row)| !row.is_nowhere()).count() as u64;
             if missing > 0 {
                 return Err(Refusal::HomeNotReady { missing });
             }
@@ -127,6 +128,8 @@ pub(crate) fn find_announced(
         }
         if let Some(row) = rows.get_mut(&bundle.id) {
             row.object = known;
+            // Copies besides would be released at once where a move has settled, and count no more.
+            row.holders.clear();
         }
     }
     Ok(())
@@ -207,10 +210,11 @@ impl State {
         self.bundles.iter().filter(|(_, row)| row.object.is_none())
     }
 
-    /// Bundles that less than a majority of these voters has on disk, whatever is in the bucket.
+    /// Bundles that less than a majority of these voters has on disk, whatever is in the bucket;
+    /// without those that are nowhere.
     #[must_use]
     pub fn not_on_disks(&self, voters: &Voters) -> u64 {
-        let lacking = |row: &&BundleRow| !voters.have_majority(&row.holders);
+        let lacking = |row: &&BundleRow| !row.is_nowhere() && !voters.have_majority(&row.holders);
         self.bundles.values().filter(lacking).count() as u64
     }
 

@@ -19,8 +19,10 @@ mod holders;
 mod leases;
 pub mod limits;
 mod members;
+mod moves;
 mod outcome;
 mod query;
+mod recover;
 mod refusal;
 mod restore;
 mod rows;
@@ -34,18 +36,20 @@ pub use apply::apply;
 pub use command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, BeginRestore,
     ChangedContent, ClearFinding, Command, CommitPoint, Content, EndReadLease, EndUpload,
-    ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, OfChange, OpenReadLease,
-    OpenUpload, RaiseFinding, RecordHolders, RecordObjects, RecordSnapshot, RegisterCluster,
-    RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, SetBundleHome, UploadEnd,
+    ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, MoveNode, OfChange,
+    OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RecordObjects, RecordSnapshot,
+    RecoverByForce, RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot,
+    SetBundleHome, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
+pub use recover::FINDING_RECOVERED;
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
     BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Home,
     Instance, NodeRow, NodeState, ObjectRow, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
-    RecoveryPublicKey, Restore, Scope, Session, Severity, SnapshotRow, UploadLease,
+    Recovery, RecoveryPublicKey, Restore, Scope, Session, Severity, SnapshotRow, UploadLease,
 };
 pub use state::State;
 pub use voters::{Voters, majority};

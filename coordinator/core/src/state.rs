@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::rows::{
     BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Home, NodeRow, ObjectRow, PointRow,
-    ReadLease, Restore, Session, SnapshotRow, UploadLease,
+    ReadLease, Recovery, Restore, Session, SnapshotRow, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -30,6 +30,8 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<NodeRow>>,
     pub(crate) change: Option<Arc<Change>>,
     pub(crate) restore: Option<Restore>,
+    /// Forced recoveries, by number from 1.
+    pub(crate) recoveries: OrdMap<u64, Arc<Recovery>>,
     pub(crate) home: Home,
     /// Objects that no point needs, by generation.
     pub(crate) objects: OrdMap<(LogIndex, BundleId), ObjectRow>,

@@ -121,7 +121,7 @@ impl Keeper {
                 if copied > 0 {
                     return Ok(true);
                 }
-                view.state.not_in_bucket().next().is_none()
+                view.state.not_in_bucket().all(|(_, row)| row.is_nowhere())
             }
             BundleHome::Disks => view.state.not_on_disks(&view.durable_on()) == 0,
         };
@@ -159,8 +159,12 @@ impl Keeper {
     /// Copies some of what is not in the bucket yet, and records that.
     async fn copy_to_bucket(&self, state: &State) -> Result<usize, ApiError> {
         let home = *state.home();
-        let missing: Vec<(BundleId, u64)> =
-            state.not_in_bucket().take(BATCH).map(|(id, row)| (*id, row.facts.bytes)).collect();
+        let missing: Vec<(BundleId, u64)> = state
+            .not_in_bucket()
+            .filter(|(_, row)| !row.is_nowhere())
+            .take(BATCH)
+            .map(|(id, row)| (*id, row.facts.bytes))
+            .collect();
         let copies = missing.into_iter().map(|(bundle, bytes)| async move {
             let copied = self.copy_one(bundle, bytes, home.copies).await;
             if let Err(error) = &copied {

@@ -11,6 +11,7 @@ mod fixtures;
 mod leases;
 mod members;
 mod random;
+mod recover;
 mod replicas;
 mod restore;
 mod scenario;
