@@ -3,8 +3,9 @@
 
 mod admission;
 mod backup;
+mod bundles;
 mod catalog;
-mod convert;
+pub(crate) mod convert;
 mod fleet;
 mod members;
 mod peer;
@@ -163,6 +164,8 @@ impl Shared {
             leader: raft.is_leader,
             knows_caller: false,
             removed_caller: false,
+            recoveries: self.raft.local().state.recovery_count(),
+            bucket: self.keeper.bucket_url().unwrap_or_default(),
         })
     }
 

@@ -154,6 +154,40 @@ pub enum Outcome {
         /// Its generation now.
         generation: u32,
     },
+    /// One node is the only voter.
+    RecoveredByForce {
+        /// How many times that happened.
+        number: u64,
+    },
+    /// The node's address is known.
+    NodeMoved {
+        /// Its id.
+        node: NodeId,
+    },
+    /// Bundles are kept there, or are on their way.
+    BundleHomeSet {
+        /// Where in the log the move was begun.
+        began: LogIndex,
+        /// Whether it is over.
+        settled: bool,
+    },
+    /// The object may be written.
+    ObjectAnnounced {
+        /// What its name ends with.
+        generation: LogIndex,
+    },
+    /// The objects are recorded.
+    ObjectsRecorded {
+        /// Bundles and objects that changed.
+        changed: u64,
+        /// Those that did not, because they are not known, or of another move.
+        unknown: u64,
+    },
+    /// How the scheduled snapshot ended is known.
+    SnapshotRecorded {
+        /// Whether it is the newest.
+        recorded: bool,
+    },
 }
 
 impl Outcome {
@@ -250,6 +284,18 @@ pub enum Event {
     Restored {
         /// The fleet's generation now.
         generation: u32,
+    },
+    /// A node was made the only voter by force.
+    RecoveredByForce {
+        /// Its id.
+        node: NodeId,
+        /// How many times that happened.
+        number: u64,
+    },
+    /// A node has another address.
+    NodeMoved {
+        /// Its id.
+        node: NodeId,
     },
     /// A finding that stood was cleared.
     FindingCleared {

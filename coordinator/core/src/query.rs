@@ -111,7 +111,7 @@ impl State {
     pub fn under_replicated(&self, voters: &BTreeSet<NodeId>) -> Vec<UnderReplicated> {
         self.bundles
             .iter()
-            .filter(|(_, row)| !voters.is_subset(&row.holders))
+            .filter(|(_, row)| self.wants_copies(row) && !voters.is_subset(&row.holders))
             .map(|(bundle, row)| UnderReplicated {
                 bundle: *bundle,
                 missing: voters.difference(&row.holders).copied().collect(),
@@ -125,7 +125,7 @@ impl State {
     pub fn missing_on(&self, node: NodeId) -> Vec<MissingBundle> {
         self.bundles
             .iter()
-            .filter(|(_, row)| !row.holders.contains(&node))
+            .filter(|(_, row)| self.wants_copies(row) && !row.holders.contains(&node))
             .map(|(bundle, row)| MissingBundle {
                 bundle: *bundle,
                 bytes: row.facts.bytes,
@@ -149,7 +149,8 @@ impl State {
         self.points(cluster).next_back()
     }
 
-    /// The newest point of a cluster with every source proved: the last good one.
+    /// The newest point of a cluster with every source proved and every bundle held by somebody: the
+    /// last good one.
     #[must_use]
     pub fn newest_proved_point(&self, cluster: &ClusterId) -> Option<&PointRow> {
         self.points(cluster).rev().find(|point| point.is_proved() && self.absent_of(point) == 0)
