@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
 use crate::verbs::{
-    agent, backup, cluster, coordinator, finding, key, node, restore, snapshot, status,
+    agent, backup, cluster, coordinator, finding, fleet, key, node, restore, snapshot, status,
 };
 use crate::{dev, exit_codes};
 
@@ -88,6 +88,9 @@ pub enum Command {
     /// Run a coordinator
     #[command(subcommand)]
     Coordinator(coordinator::Verb),
+    /// Found a fleet on its first host
+    #[command(subcommand)]
+    Fleet(fleet::Verb),
     /// Prepare or run the agent of a cluster
     #[command(subcommand)]
     Agent(agent::Verb),

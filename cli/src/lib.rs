@@ -5,9 +5,14 @@
 pub mod args;
 pub mod config_file;
 pub mod context;
+pub mod coordinator_files;
 pub mod dev;
+pub mod environment;
 pub mod error;
 pub mod exit_codes;
+pub mod founding;
+pub mod join_token;
+pub mod joining;
 pub mod key_files;
 pub mod operator;
 pub mod output;
@@ -15,6 +20,7 @@ pub mod private_file;
 pub mod progress;
 pub mod shutdown;
 pub mod size;
+pub mod staging;
 pub mod telemetry;
 pub mod verbs;
 pub mod views;
@@ -31,6 +37,7 @@ use error::Result;
 pub async fn run(cli: Cli, context: &Context) -> Result<()> {
     match cli.command {
         Command::Coordinator(verb) => verbs::coordinator::run(verb, context).await,
+        Command::Fleet(verb) => verbs::fleet::run(verb, context),
         Command::Agent(verb) => verbs::agent::run(verb, context).await,
         Command::Key(verb) => verbs::key::run(verb, context),
         Command::Cluster(verb) => verbs::cluster::run(verb, context).await,

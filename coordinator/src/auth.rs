@@ -3,7 +3,23 @@
 use proto::ApiError;
 use proto::identity::{Identity, Party, Role};
 use proto_types::{ClusterId, Code, FleetId, NodeId};
-use tonic::Request;
+use tonic::{Request, Status};
+
+fn no_certificate() -> ApiError {
+    ApiError::new(
+        Code::Unauthenticated,
+        "the connection has no client certificate: give certificate and key of this fleet",
+    )
+}
+
+/// In front of every service but the one for those who join: nobody without a certificate gets
+/// further, whatever a handler does or forgets to do.
+pub(crate) fn require_certificate(request: Request<()>) -> Result<Request<()>, Status> {
+    match request.peer_certs() {
+        Some(certificates) if !certificates.is_empty() => Ok(request),
+        Some(_) | None => Err(no_certificate().into()),
+    }
+}
 
 /// The caller of a request, proved by its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,9 +28,7 @@ pub(crate) struct Caller(Party);
 impl Caller {
     /// Reads the caller from the connection's certificate.
     pub(crate) fn of<T>(request: &Request<T>, fleet: FleetId) -> Result<Self, ApiError> {
-        let certificates = request.peer_certs().ok_or_else(|| {
-            ApiError::new(Code::Unauthenticated, "the connection has no client certificate")
-        })?;
+        let certificates = request.peer_certs().ok_or_else(no_certificate)?;
         let leaf = certificates.first().ok_or_else(|| {
             ApiError::new(Code::Unauthenticated, "the client certificate chain is empty")
         })?;

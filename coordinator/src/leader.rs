@@ -10,6 +10,7 @@ use proto::ApiError;
 use proto::env::Env;
 use proto_types::Code;
 
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::membership;
 use crate::raft::RaftNode;
@@ -20,7 +21,12 @@ use crate::telemetry;
 const ROUND: Duration = Duration::from_secs(2);
 
 /// Leads, as often as this node is the leader, until dropped.
-pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
+pub(crate) async fn lead(
+    config: &Config,
+    authority: Option<&Authority>,
+    env: &Env,
+    raft: &RaftNode,
+) {
     let mut leader = None;
     loop {
         let status = raft.status();
@@ -30,7 +36,7 @@ pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
         }
         telemetry::raft_status(&status);
         if status.is_leader
-            && let Err(error) = round(config, env, raft).await
+            && let Err(error) = round(config, authority, env, raft).await
         {
             // What time does not heal, somebody must hear of; and not ten times a second.
             if error.is_retryable() {
@@ -46,7 +52,12 @@ pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
     }
 }
 
-async fn round(config: &Config, env: &Env, raft: &RaftNode) -> Result<(), ApiError> {
+async fn round(
+    config: &Config,
+    authority: Option<&Authority>,
+    env: &Env,
+    raft: &RaftNode,
+) -> Result<(), ApiError> {
     let state = raft.local().state;
     if state.fleet().is_none() {
         let fleet = &config.fleet;
@@ -67,6 +78,9 @@ async fn round(config: &Config, env: &Env, raft: &RaftNode) -> Result<(), ApiErr
     membership::drive(config.node_id, raft).await?;
     // The state's time is the largest any leader stamped; ours may lie behind it.
     let now = env.clock.now().max(state.log_time());
+    if let Some(authority) = authority {
+        authority.look_after(raft, &state, now).await?;
+    }
     let leases = state.leases_due(now);
     if !leases.is_empty() {
         let command = Command::ExpireLeases(ExpireLeases { leases });

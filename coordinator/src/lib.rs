@@ -4,6 +4,7 @@
 //! [`run`] is the whole program; `cli` calls it.
 
 mod auth;
+mod authority;
 pub mod config;
 mod keeper;
 mod leader;

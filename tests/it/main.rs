@@ -4,6 +4,8 @@
 mod access;
 mod bundles;
 mod damage;
+mod founding;
+mod hosts;
 mod keys;
 mod membership;
 mod operable;
@@ -16,5 +18,6 @@ mod start;
 mod story;
 mod summary;
 mod tidy;
+mod units;
 mod upload;
 mod way_back;

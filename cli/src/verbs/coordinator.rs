@@ -1,10 +1,13 @@
-//! `strongroom coordinator`: runs one member of the fleet.
+//! `strongroom coordinator`: runs one member of the fleet, and makes a host one.
+
+mod join;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use crate::context::Context;
+use crate::environment;
 use crate::error::Result;
 use crate::shutdown;
 
@@ -13,22 +16,31 @@ use crate::shutdown;
 pub enum Verb {
     /// Run until SIGINT or SIGTERM
     Run(RunArgs),
+    /// Make this host a coordinator of a fleet that runs, with a one-time token
+    Join(join::JoinArgs),
 }
 
 /// Arguments of `coordinator run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Its config file
+    /// Its config file [default: none, all by STRONGROOM_COORDINATOR_... variables]
     #[arg(long, env = "STRONGROOM_CONFIG", value_name = "FILE")]
-    pub config: PathBuf,
+    pub config: Option<PathBuf>,
     /// Also stop when standard input ends
     #[arg(long, hide = true)]
     pub stop_with_stdin: bool,
 }
 
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
-    let Verb::Run(arguments) = verb;
-    let config = coordinator::config::Config::load(&arguments.config)?;
+    match verb {
+        Verb::Run(arguments) => start(&arguments, context).await,
+        Verb::Join(arguments) => join::run(arguments, context).await,
+    }
+}
+
+async fn start(arguments: &RunArgs, context: &Context) -> Result<()> {
+    let variables = environment::settings()?;
+    let config = coordinator::config::Config::load_with(arguments.config.as_deref(), variables)?;
     let shutdown = shutdown::token(arguments.stop_with_stdin)?;
     Ok(coordinator::run(config, context.env.clone(), shutdown).await?)
 }

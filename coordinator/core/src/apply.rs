@@ -7,7 +7,10 @@ use crate::command::{Command, LogContext, Request};
 use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::{clusters, commit, findings, fleet, holders, leases, members, sessions, uploads};
+use crate::{
+    authority, clusters, commit, findings, fleet, holders, joining, leases, members, sessions,
+    uploads,
+};
 
 /// What a handler knows besides state and command.
 pub(crate) struct Context<'a> {
@@ -59,5 +62,8 @@ fn execute(
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })
         }
+        Command::SetAuthority(command) => authority::set(state, context, command),
+        Command::CreateJoinToken(command) => joining::create(state, context, command),
+        Command::RedeemJoinToken(command) => joining::redeem(state, context, command),
     }
 }

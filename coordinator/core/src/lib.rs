@@ -7,6 +7,7 @@
 //! way out are the queries on [`State`]. [`codec`] holds the versioned bytes of both.
 
 mod apply;
+mod authority;
 mod clusters;
 pub mod codec;
 mod command;
@@ -15,6 +16,7 @@ mod dropped;
 mod findings;
 mod fleet;
 mod holders;
+mod joining;
 mod leases;
 pub mod limits;
 mod members;
@@ -30,18 +32,19 @@ mod voters;
 pub use apply::apply;
 pub use command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
-    CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster,
-    RemoveNode, RenewLease, Request, SealSnapshot, UploadEnd,
+    CommitPoint, Content, CreateJoinToken, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
+    InitFleet, LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders,
+    RedeemJoinToken, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot, SetAuthority,
+    UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
 pub use rows::{
-    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance, NodeRow,
-    NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, RecoveryPublicKey, Scope,
-    Session, Severity, UploadLease,
+    Authority, BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance,
+    JoinToken, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
+    RecoveryPublicKey, Redeemed, Scope, Session, Severity, UploadLease,
 };
 pub use state::State;
 pub use voters::{Voters, majority};

@@ -135,6 +135,13 @@ pub enum Outcome {
         /// Where in the log that is proved.
         index: LogIndex,
     },
+    /// The fleet's authority is recorded.
+    AuthoritySet,
+    /// The token can be redeemed.
+    JoinTokenCreated {
+        /// Until then.
+        expires: LogTime,
+    },
 }
 
 impl Outcome {
@@ -227,6 +234,8 @@ pub enum Event {
         /// Its id.
         node: NodeId,
     },
+    /// The fleet's authority was recorded.
+    AuthoritySet,
     /// A finding that stood was cleared.
     FindingCleared {
         /// Which.

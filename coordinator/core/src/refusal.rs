@@ -290,6 +290,18 @@ pub enum Refusal {
     /// There is nothing to seal or to end.
     #[error("no such change of voters is under way: begin one first")]
     NoChange,
+    /// A token that is used, over, or never was: nobody is told which.
+    #[error("the join token is not valid: make a new one with `strongroom node token`")]
+    JoinTokenRefused,
+    /// The fleet has another certificate authority.
+    #[error("the fleet has another certificate authority already: found a new fleet for a new one")]
+    AuthorityExists,
+    /// Certificates of this fleet come from elsewhere.
+    #[error(
+        "the fleet has no certificate authority of its own: give coordinators their certificates by \
+         hand and admit them with `strongroom node add`"
+    )]
+    AuthorityMissing,
 }
 
 impl Refusal {
@@ -328,7 +340,10 @@ impl Refusal {
             Self::NodeWasRemoved { .. }
             | Self::NodeVotes { .. }
             | Self::ChangeUnderWay
+            | Self::AuthorityExists
+            | Self::AuthorityMissing
             | Self::NoChange => Code::Conflict,
+            Self::JoinTokenRefused => Code::PermissionDenied,
         }
     }
 }
@@ -413,6 +428,10 @@ words! {
         NodeName = 15, "coordinator's name", "use 1 to 63 lower-case letters, digits and hyphens", InvalidArgument;
         /// Of a coordinator.
         NodeAddress = 16, "coordinator's address", "write host:port, as others reach it", InvalidArgument;
+        /// Certificate or sealed key of the fleet's root.
+        Authority = 40, "fleet's certificate authority", "send the certificate and sealed key that `fleet init` made", InvalidArgument;
+        /// Time to live of a join token.
+        JoinTtl = 41, "token's time to live", "use a second to a day", InvalidArgument;
     }
     second rule: /** What a valid one looks like. */
 }
@@ -448,6 +467,8 @@ words! {
         Nodes = 13, "the number of coordinators", "remove one first", LimitReached;
         /// Voters.
         Voters = 14, "the number of voters", "more of them make every write slower and little safer", LimitReached;
+        /// Join tokens.
+        JoinTokens = 40, "the number of join tokens", "wait until some are over", LimitReached;
     }
     second remedy: /** What to do about it. */
 }

@@ -7,8 +7,8 @@ use proto_types::{BundleId, ClusterId, LeaseId, LogTime, NodeId, Sequence, Sessi
 use std::sync::Arc;
 
 use crate::rows::{
-    BundleRow, Change, Cluster, Finding, FindingKey, Fleet, NodeRow, PointRow, ReadLease, Session,
-    UploadLease,
+    Authority, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, JoinToken, NodeRow,
+    PointRow, ReadLease, Session, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -29,6 +29,10 @@ pub struct State {
     pub(crate) findings: OrdMap<FindingKey, Arc<Finding>>,
     pub(crate) nodes: OrdMap<NodeId, Arc<NodeRow>>,
     pub(crate) change: Option<Arc<Change>>,
+    /// `None` in a fleet that has its certificates from elsewhere.
+    pub(crate) authority: Option<Arc<Authority>>,
+    /// By the SHA-256 of the token's secret.
+    pub(crate) join_tokens: OrdMap<[u8; 32], Arc<JoinToken>>,
 }
 
 impl State {

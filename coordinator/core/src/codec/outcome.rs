@@ -98,6 +98,10 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::ChangeEnded { done } => WireOutcome { kind: 17, flag: *done, ..empty },
         Outcome::NodeRemoved { node } => WireOutcome { kind: 18, number: node.get(), ..empty },
         Outcome::SnapshotSealed { index } => WireOutcome { kind: 19, index: index.get(), ..empty },
+        Outcome::AuthoritySet => WireOutcome { kind: 20, ..empty },
+        Outcome::JoinTokenCreated { expires } => {
+            WireOutcome { kind: 21, time_ms: expires.as_millis(), ..empty }
+        }
     }
 }
 
@@ -139,6 +143,8 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         17 => Outcome::ChangeEnded { done: wire.flag },
         18 => Outcome::NodeRemoved { node: NodeId::new(wire.number) },
         19 => Outcome::SnapshotSealed { index },
+        20 => Outcome::AuthoritySet,
+        21 => Outcome::JoinTokenCreated { expires: time },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     };
     // Fields that mean nothing for this kind must not be there.

@@ -120,6 +120,9 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::ChangeUnderWay => WireRefusal { kind: 33, ..empty },
         Refusal::ChangeNotOneStep => WireRefusal { kind: 34, ..empty },
         Refusal::NoChange => WireRefusal { kind: 35, ..empty },
+        Refusal::JoinTokenRefused => WireRefusal { kind: 36, ..empty },
+        Refusal::AuthorityExists => WireRefusal { kind: 37, ..empty },
+        Refusal::AuthorityMissing => WireRefusal { kind: 38, ..empty },
     }
 }
 
@@ -197,6 +200,9 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         33 => Refusal::ChangeUnderWay,
         34 => Refusal::ChangeNotOneStep,
         35 => Refusal::NoChange,
+        36 => Refusal::JoinTokenRefused,
+        37 => Refusal::AuthorityExists,
+        38 => Refusal::AuthorityMissing,
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     })
 }

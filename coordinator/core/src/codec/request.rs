@@ -7,14 +7,14 @@ use proto_types::{Epoch, LogIndex, LogTime, NodeId, Sequence};
 
 use super::DecodeError;
 use super::wire::{
-    At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array, id, id_or_none, ids,
-    nodes, present, put_ids, put_nodes, put_or_none, word,
+    At, WireAuthority, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array, id,
+    id_or_none, ids, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
 use crate::command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
-    CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RemoveNode,
-    RenewLease, Request, SealSnapshot,
+    CommitPoint, Content, CreateJoinToken, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
+    InitFleet, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RedeemJoinToken,
+    RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot, SetAuthority,
 };
 use crate::dropped::Dropped;
 
@@ -32,7 +32,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35"
+                34, 35, 36, 37, 38"
     )]
     command: Option<WireCommand>,
 }
@@ -85,6 +85,32 @@ enum WireCommand {
     /// The nonce.
     #[prost(bytes = "vec", tag = "35")]
     SealSnapshot(Vec<u8>),
+    #[prost(message, tag = "36")]
+    SetAuthority(WireAuthority),
+    #[prost(message, tag = "37")]
+    CreateJoinToken(WireCreateJoinToken),
+    #[prost(message, tag = "38")]
+    RedeemJoinToken(WireRedeemJoinToken),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireCreateJoinToken {
+    #[prost(bytes = "vec", tag = "1")]
+    token: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    address: String,
+    #[prost(uint64, tag = "4")]
+    ttl_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRedeemJoinToken {
+    #[prost(bytes = "vec", tag = "1")]
+    token: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -342,6 +368,20 @@ fn put_command(command: &Command) -> WireCommand {
         Command::EndChange(c) => WireCommand::EndChange(WireOfChange { begun: c.begun.get() }),
         Command::RemoveNode(c) => WireCommand::RemoveNode(c.node.get()),
         Command::SealSnapshot(c) => WireCommand::SealSnapshot(c.nonce.to_vec()),
+        Command::SetAuthority(c) => WireCommand::SetAuthority(WireAuthority {
+            root_certificate: c.root_certificate.clone(),
+            sealed_root_key: c.sealed_root_key.clone(),
+        }),
+        Command::CreateJoinToken(c) => WireCommand::CreateJoinToken(WireCreateJoinToken {
+            token: c.token.to_vec(),
+            name: c.name.clone(),
+            address: c.address.clone(),
+            ttl_ms: c.ttl_ms,
+        }),
+        Command::RedeemJoinToken(c) => WireCommand::RedeemJoinToken(WireRedeemJoinToken {
+            token: c.token.to_vec(),
+            key: c.key.to_vec(),
+        }),
     }
 }
 
@@ -472,6 +512,20 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         WireCommand::SealSnapshot(nonce) => {
             Command::SealSnapshot(SealSnapshot { nonce: array(at("nonce"), &nonce)? })
         }
+        WireCommand::SetAuthority(c) => Command::SetAuthority(SetAuthority {
+            root_certificate: c.root_certificate,
+            sealed_root_key: c.sealed_root_key,
+        }),
+        WireCommand::CreateJoinToken(c) => Command::CreateJoinToken(CreateJoinToken {
+            token: array(at("token"), &c.token)?,
+            name: c.name,
+            address: c.address,
+            ttl_ms: c.ttl_ms,
+        }),
+        WireCommand::RedeemJoinToken(c) => Command::RedeemJoinToken(RedeemJoinToken {
+            token: array(at("token"), &c.token)?,
+            key: array(at("key"), &c.key)?,
+        }),
     })
 }
 

@@ -7,7 +7,7 @@
 //! What a point needs is not written but made again from what its parent needs, so that a snapshot
 //! grows with the changes and not with the points. Rows come in an order in which each one finds
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
-//! nodes, the change of voters.
+//! nodes, the change of voters, the certificate authority, join tokens.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::rows::PointRow;
 use crate::state::State;
 use rows::{Row, WireEnd, WireRow};
 
+mod joining;
 mod rows;
 
 /// The longest rows are sessions: 64 results of at most a few hundred bytes. A hundred times that.
@@ -58,6 +59,12 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     }
     if let Some(change) = &state.change {
         writer.row(rows::put_change(change))?;
+    }
+    if let Some(authority) = &state.authority {
+        writer.row(joining::put_authority(authority))?;
+    }
+    for (hash, token) in &state.join_tokens {
+        writer.row(joining::put_join_token(hash, token))?;
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -175,6 +182,15 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
             if state.change.replace(Arc::new(rows::get_change(&row)?)).is_some() {
                 return Err(contradiction("two changes of voters"));
             }
+        }
+        Row::Authority(row) => {
+            if state.authority.replace(Arc::new(joining::get_authority(row))).is_some() {
+                return Err(contradiction("two certificate authorities"));
+            }
+        }
+        Row::JoinToken(row) => {
+            let (hash, token) = joining::get_join_token(row)?;
+            once(&mut state.join_tokens, hash, Arc::new(token))?;
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

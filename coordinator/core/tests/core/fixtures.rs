@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, EndReadLease,
-    EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit,
-    OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders, Refusal, RemoveNode,
-    RenewLease, Request, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
+    AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, CreateJoinToken,
+    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField,
+    HeaderProblem, Limit, OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders,
+    RedeemJoinToken, Refusal, RemoveNode, RenewLease, Request, Role, Scope, SealSnapshot,
+    SetAuthority, Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -130,6 +131,9 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("end_change", Command::EndChange(OfChange { begun: LogIndex::new(77) })),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
         ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
+        ("set_authority", set_authority()),
+        ("create_join_token", create_join_token(3)),
+        ("redeem_join_token", redeem_join_token(3)),
     ];
     let numbered = commands.into_iter().zip(1_u64..);
     numbered
@@ -139,6 +143,26 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
             (name.to_owned(), Request { session, time, command })
         })
         .collect()
+}
+
+fn set_authority() -> Command {
+    Command::SetAuthority(SetAuthority {
+        root_certificate: b"certificate".to_vec(),
+        sealed_root_key: b"sealed".to_vec(),
+    })
+}
+
+fn create_join_token(number: u8) -> Command {
+    Command::CreateJoinToken(CreateJoinToken {
+        token: [number; 32],
+        name: format!("joins-{number}"),
+        address: format!("10.0.0.{number}:7401"),
+        ttl_ms: 3_600_000,
+    })
+}
+
+fn redeem_join_token(number: u8) -> Command {
+    Command::RedeemJoinToken(RedeemJoinToken { token: [number; 32], key: [8; 32] })
 }
 
 /// Every outcome, with every refusal and every word in one.
@@ -185,6 +209,8 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("change_ended".to_owned(), Outcome::ChangeEnded { done: true }),
         ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
         ("snapshot_sealed".to_owned(), Outcome::SnapshotSealed { index }),
+        ("authority_set".to_owned(), Outcome::AuthoritySet),
+        ("join_token_created".to_owned(), Outcome::JoinTokenCreated { expires: time }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -230,6 +256,9 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("change_under_way", Refusal::ChangeUnderWay),
         ("change_not_one_step", Refusal::ChangeNotOneStep),
         ("no_change", Refusal::NoChange),
+        ("join_token_refused", Refusal::JoinTokenRefused),
+        ("authority_exists", Refusal::AuthorityExists),
+        ("authority_missing", Refusal::AuthorityMissing),
     ]
     .into_iter()
     .map(|(name, refusal)| (name.to_owned(), refusal))
@@ -304,6 +333,16 @@ pub(crate) fn state_of_members() -> State {
     world.state
 }
 
+/// One with a certificate authority, and with tokens open and redeemed.
+pub(crate) fn state_of_joining() -> State {
+    let mut world = World::new();
+    world.ok(set_authority());
+    world.ok(create_join_token(3));
+    world.ok(create_join_token(4));
+    world.ok(redeem_join_token(4));
+    world.state
+}
+
 pub(crate) fn state_bytes(state: &State) -> Vec<u8> {
     let mut bytes = Vec::new();
     codec::write_state(state, &mut bytes).unwrap();
@@ -320,7 +359,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 20];
+    let mut seen = [false; 23];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -343,9 +382,12 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::EndChange(_) => 17,
             Command::RemoveNode(_) => 18,
             Command::SealSnapshot(_) => 19,
+            Command::SetAuthority(_) => 20,
+            Command::CreateJoinToken(_) => 21,
+            Command::RedeemJoinToken(_) => 22,
         }] = true;
     }
-    assert_eq!(seen, [true; 20]);
+    assert_eq!(seen, [true; 23]);
 }
 
 #[test]
@@ -360,18 +402,20 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=19).collect::<Vec<_>>());
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=21).collect::<Vec<_>>());
 }
 
 #[test]
 fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
-    let samples = [("state", &state), ("state-members", &members)];
+    let joining = state_of_joining();
+    let samples = [("state", &state), ("state-members", &members), ("state-joining", &joining)];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
+    assert!(codec::read_state(&mut &frozen["state-joining"][..]).unwrap() == joining);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());

@@ -10,9 +10,10 @@ use proto_types::{BundleId, Epoch, LeaseId, LogIndex, LogTime, NodeId, Sequence,
 use super::super::DecodeError;
 use super::super::outcome::{self, WireOutcome};
 use super::super::wire::{
-    At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array_or_none, id, id_or_none,
-    ids, kind, nodes, present, put_ids, put_nodes, put_or_none, word,
+    At, WireAuthority, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array_or_none,
+    id, id_or_none, ids, kind, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
+use super::joining::WireJoinToken;
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, NodeRow, PointRow,
     ReadLease, Session, UploadLease,
@@ -21,7 +22,7 @@ use crate::state::State;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WireRow {
-    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15")]
+    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21")]
     pub(super) row: Option<Row>,
 }
 
@@ -49,6 +50,10 @@ pub(super) enum Row {
     Change(WireChange),
     #[prost(message, tag = "15")]
     End(WireEnd),
+    #[prost(message, tag = "20")]
+    Authority(WireAuthority),
+    #[prost(message, tag = "21")]
+    JoinToken(WireJoinToken),
 }
 
 #[derive(Clone, PartialEq, Message)]
