@@ -61,11 +61,14 @@ impl Authority {
         Ok(())
     }
 
+    /// Whether the state has yet to be told of it.
+    pub(crate) fn is_owed(&self, state: &State) -> bool {
+        self.sealed.is_some() && state.authority().is_none()
+    }
+
     fn owed(&self, state: &State, now: LogTime) -> Vec<Command> {
         let mut owed = Vec::new();
-        if state.authority().is_none()
-            && let Some(sealed) = &self.sealed
-        {
+        if let Some(sealed) = self.sealed.as_ref().filter(|_| self.is_owed(state)) {
             owed.push(Command::SetAuthority(SetAuthority {
                 root_certificate: self.intermediate.root().to_vec(),
                 sealed_root_key: sealed.clone(),

@@ -47,7 +47,9 @@ pub(crate) async fn lead(
             }
         }
         let state = raft.local().state;
-        let waited_for = state.fleet().is_none() || membership::is_owed(raft, &state);
+        let waited_for = state.fleet().is_none()
+            || authority.is_some_and(|authority| authority.is_owed(&state))
+            || membership::is_owed(raft, &state);
         tokio::time::sleep(if waited_for { ROUND / 20 } else { ROUND }).await;
     }
 }

@@ -302,7 +302,7 @@ async fn join_is_all_that_answers_without_a_certificate() {
     assert!(asked.len() > 40, "{asked:?}");
     for method in asked {
         // Not served by coordinators.
-        if method.starts_with("/strongroom.v1.Local/") {
+        if method.starts_with("/strongroom.v1.LocalAgent/") {
             continue;
         }
         let mut client = tonic::client::Grpc::new(channel.clone());

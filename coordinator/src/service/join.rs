@@ -168,6 +168,12 @@ impl Shared {
                 format!("the {taken} already belongs to node {node} ({})", member.name),
             ));
         }
+        if self.authority.as_ref().is_some_and(|authority| authority.is_owed(&view.state)) {
+            return Err(ApiError::new(
+                Code::Unavailable,
+                "the fleet was founded this moment and has not recorded its authority: ask again",
+            ));
+        }
         let command = Command::CreateJoinToken(CreateJoinToken {
             token,
             name: message.name,
