@@ -55,9 +55,9 @@ pub async fn run(cli: Cli, context: &Context) -> Result<()> {
 /// does.
 #[must_use]
 pub const fn is_server(cli: &Cli) -> bool {
-    matches!(
-        cli.command,
-        Command::Coordinator(verbs::coordinator::Verb::Run(_))
-            | Command::Agent(verbs::agent::Verb::Run(_))
-    )
+    match &cli.command {
+        Command::Coordinator(verb) => verb.runs(),
+        Command::Agent(verb) => matches!(verb, verbs::agent::Verb::Run(_)),
+        _ => false,
+    }
 }

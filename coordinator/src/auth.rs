@@ -5,6 +5,8 @@ use proto::identity::{Identity, Party, Role};
 use proto_types::{ClusterId, Code, FleetId, NodeId};
 use tonic::{Request, Status};
 
+use crate::telemetry;
+
 fn no_certificate() -> ApiError {
     ApiError::new(
         Code::Unauthenticated,
@@ -17,7 +19,12 @@ fn no_certificate() -> ApiError {
 pub(crate) fn require_certificate(request: Request<()>) -> Result<Request<()>, Status> {
     match request.peer_certs() {
         Some(certificates) if !certificates.is_empty() => Ok(request),
-        Some(_) | None => Err(no_certificate().into()),
+        Some(_) | None => {
+            let refused = no_certificate();
+            // Before anybody is known, refusals are only counted.
+            telemetry::request("none", refused.code().as_str(), 0.0);
+            Err(refused.into())
+        }
     }
 }
 

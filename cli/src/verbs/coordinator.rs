@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use crate::context::Context;
 use crate::environment;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::shutdown;
 
 /// Verbs of a coordinator.
@@ -18,6 +18,17 @@ pub enum Verb {
     Run(RunArgs),
     /// Make this host a coordinator of a fleet that runs, with a one-time token
     Join(join::JoinArgs),
+}
+
+impl Verb {
+    /// Whether it ends only when it is asked to.
+    #[must_use]
+    pub const fn runs(&self) -> bool {
+        match self {
+            Self::Run(_) => true,
+            Self::Join(arguments) => arguments.run,
+        }
+    }
 }
 
 /// Arguments of `coordinator run`.
@@ -40,6 +51,11 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
 
 async fn start(arguments: &RunArgs, context: &Context) -> Result<()> {
     let variables = environment::settings()?;
+    if arguments.config.is_none() && variables.is_empty() {
+        return Err(CliError::usage("there is no config").with_remedy(
+            "give --config FILE, or every key as a STRONGROOM_COORDINATOR_... variable",
+        ));
+    }
     let config = coordinator::config::Config::load_with(arguments.config.as_deref(), variables)?;
     let shutdown = shutdown::token(arguments.stop_with_stdin)?;
     Ok(coordinator::run(config, context.env.clone(), shutdown).await?)
