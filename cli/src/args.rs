@@ -88,7 +88,7 @@ pub enum Command {
     /// Run a coordinator
     #[command(subcommand)]
     Coordinator(coordinator::Verb),
-    /// Found a fleet on its first host
+    /// Found a fleet, and look after it as a whole
     #[command(subcommand)]
     Fleet(fleet::Verb),
     /// Prepare or run the agent of a cluster

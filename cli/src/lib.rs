@@ -37,7 +37,7 @@ use error::Result;
 pub async fn run(cli: Cli, context: &Context) -> Result<()> {
     match cli.command {
         Command::Coordinator(verb) => verbs::coordinator::run(verb, context).await,
-        Command::Fleet(verb) => verbs::fleet::run(verb, context),
+        Command::Fleet(verb) => verbs::fleet::run(verb, context).await,
         Command::Agent(verb) => verbs::agent::run(verb, context).await,
         Command::Key(verb) => verbs::key::run(verb, context),
         Command::Cluster(verb) => verbs::cluster::run(verb, context).await,

@@ -10,6 +10,7 @@ use proto::ApiError;
 use proto::env::Env;
 use proto_types::Code;
 
+use crate::absent::AbsentWatch;
 use crate::authority::Authority;
 use crate::config::Config;
 use crate::membership;
@@ -28,6 +29,7 @@ pub(crate) async fn lead(
     raft: &RaftNode,
 ) {
     let mut leader = None;
+    let mut absent = AbsentWatch::default();
     loop {
         let status = raft.status();
         if status.leader != leader {
@@ -36,7 +38,7 @@ pub(crate) async fn lead(
         }
         telemetry::raft_status(&status);
         if status.is_leader
-            && let Err(error) = round(config, authority, env, raft).await
+            && let Err(error) = round(config, authority, env, raft, &mut absent).await
         {
             // What time does not heal, somebody must hear of; and not ten times a second.
             if error.is_retryable() {
@@ -59,6 +61,7 @@ async fn round(
     authority: Option<&Authority>,
     env: &Env,
     raft: &RaftNode,
+    absent: &mut AbsentWatch,
 ) -> Result<(), ApiError> {
     let state = raft.local().state;
     if state.fleet().is_none() {
@@ -92,6 +95,9 @@ async fn round(
     sessions.truncate(limits::EXPIRED_MAX);
     if !sessions.is_empty() {
         let command = Command::ExpireSessions(ExpireSessions { sessions });
+        raft.propose_here(core_request(None, command)).await?;
+    }
+    if let Some(command) = absent.look(&state) {
         raft.propose_here(core_request(None, command)).await?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 //!
 //! [`run`] is the whole program; `cli` calls it.
 
+mod absent;
 mod auth;
 mod authority;
 pub mod config;

@@ -14,6 +14,7 @@ use proto::v1::catalog_server::CatalogServer;
 use proto::v1::fleet_server::FleetServer;
 use proto::v1::join_server::JoinServer;
 use proto::v1::peer_server::PeerServer;
+use proto::v1::restore_server::RestoreServer;
 use proto::{ApiError, v1};
 use proto_types::{Code, NodeId};
 use tokio::sync::Semaphore;
@@ -31,7 +32,7 @@ use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
 use crate::service::{
     Admission, BackupService, CatalogService, FleetService, JOIN_BYTES_MAX, JoinService, Parts,
-    PeerService, Shared,
+    PeerService, RestoreService, Shared,
 };
 use crate::{leader, opening, telemetry, wiped};
 
@@ -218,6 +219,9 @@ async fn router(
         ))
         .add_service(certified(
             BackupServer::new(BackupService(shared.clone())).max_decoding_message_size(limit),
+        ))
+        .add_service(certified(
+            RestoreServer::new(RestoreService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
             PeerServer::new(PeerService(shared.clone()))

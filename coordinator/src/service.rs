@@ -9,6 +9,7 @@ mod fleet;
 mod join;
 mod members;
 mod peer;
+mod restore;
 mod snapshot;
 
 use std::future::Future;
@@ -41,6 +42,7 @@ pub(crate) use catalog::CatalogService;
 pub(crate) use fleet::{FleetService, core_request};
 pub(crate) use join::{JoinService, MESSAGE_BYTES_MAX as JOIN_BYTES_MAX};
 pub(crate) use peer::PeerService;
+pub(crate) use restore::RestoreService;
 
 /// The stream type of all server-streaming methods.
 pub(crate) type ReceiverStreamOf<M> = ReceiverStream<Result<M, Status>>;

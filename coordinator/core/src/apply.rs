@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    authority, clusters, commit, findings, fleet, holders, joining, leases, members, sessions,
-    uploads,
+    authority, clusters, commit, findings, fleet, holders, joining, leases, members, restore,
+    sessions, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -62,6 +62,10 @@ fn execute(
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })
         }
+        Command::BeginRestore(command) => restore::begin(state, context, command),
+        Command::RestorePiece(command) => restore::piece(state, command),
+        Command::FinishRestore(command) => restore::finish(state, context, command),
+        Command::AbandonRestore(command) => restore::abandon(state, context, command),
         Command::SetAuthority(command) => authority::set(state, context, command),
         Command::CreateJoinToken(command) => joining::create(state, context, command),
         Command::RedeemJoinToken(command) => joining::redeem(state, context, command),

@@ -23,6 +23,7 @@ mod members;
 mod outcome;
 mod query;
 mod refusal;
+mod restore;
 mod rows;
 mod sessions;
 mod state;
@@ -31,20 +32,20 @@ mod voters;
 
 pub use apply::apply;
 pub use command::{
-    AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
-    CommitPoint, Content, CreateJoinToken, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
-    InitFleet, LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders,
-    RedeemJoinToken, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot, SetAuthority,
-    UploadEnd,
+    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
+    ClearFinding, Command, CommitPoint, Content, CreateJoinToken, EndReadLease, EndUpload,
+    ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, OfChange, OpenReadLease,
+    OpenUpload, RaiseFinding, RecordHolders, RedeemJoinToken, RegisterCluster, RemoveNode,
+    RenewLease, Request, RestorePiece, SealSnapshot, SetAuthority, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
-pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
+pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
     Authority, BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance,
     JoinToken, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
-    RecoveryPublicKey, Redeemed, Scope, Session, Severity, UploadLease,
+    RecoveryPublicKey, Redeemed, Restore, Scope, Session, Severity, UploadLease,
 };
 pub use state::State;
 pub use voters::{Voters, majority};

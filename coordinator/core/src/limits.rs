@@ -57,6 +57,12 @@ pub const VOTERS_MAX: usize = 15;
 /// Bytes of a coordinator's address: a DNS name of 253 and a port.
 pub const NODE_ADDRESS_BYTES_MAX: usize = 259;
 
+/// Bytes of one piece of a state that is restored: with its tags under the limit of a log entry.
+pub const RESTORE_PIECE_BYTES_MAX: usize = 12 << 10;
+/// Bytes of an encoded state that is restored: some millions of points.
+pub const RESTORE_BYTES_MAX: u64 = 4 << 30;
+/// Coordinators that a restored snapshot names.
+pub const RESTORE_NODES_MAX: usize = 256;
 /// Bytes of the certificate of a fleet's root.
 pub const AUTHORITY_CERTIFICATE_BYTES_MAX: usize = 2048;
 /// Bytes of the sealed private key of a fleet's root.

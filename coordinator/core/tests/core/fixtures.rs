@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, CreateJoinToken,
-    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField,
-    HeaderProblem, Limit, OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders,
-    RedeemJoinToken, Refusal, RemoveNode, RenewLease, Request, Role, Scope, SealSnapshot,
-    SetAuthority, Severity, State, UploadEnd, codec,
+    AbandonRestore, AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command,
+    CreateJoinToken, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey,
+    FinishRestore, HeaderField, HeaderProblem, Limit, OfChange, Outcome, Proof, ProofState,
+    RaiseFinding, RecordHolders, RedeemJoinToken, Refusal, RemoveNode, RenewLease, Request,
+    RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetAuthority, Severity, State,
+    UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -131,11 +132,25 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("end_change", Command::EndChange(OfChange { begun: LogIndex::new(77) })),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
         ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
+        ("begin_restore", crate::restore::begin(lease(7), b"state", &[1, 2, 5])),
+        (
+            "restore_piece",
+            Command::RestorePiece(RestorePiece {
+                restore: lease(7),
+                offset: 3,
+                bytes: b"te"[..].into(),
+            }),
+        ),
+        ("finish_restore", Command::FinishRestore(FinishRestore { restore: lease(7) })),
+        ("abandon_restore", Command::AbandonRestore(AbandonRestore { restore: lease(7) })),
+    ];
+    // Numbers of their own, so that no other command moves them.
+    let joining = [
         ("set_authority", set_authority()),
         ("create_join_token", create_join_token(3)),
         ("redeem_join_token", redeem_join_token(3)),
     ];
-    let numbered = commands.into_iter().zip(1_u64..);
+    let numbered = commands.into_iter().zip(1_u64..).chain(joining.into_iter().zip(3601..));
     numbered
         .map(|((name, command), number)| {
             let session = (number % 2 == 1).then(|| (session(5), number));
@@ -209,6 +224,12 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("change_ended".to_owned(), Outcome::ChangeEnded { done: true }),
         ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
         ("snapshot_sealed".to_owned(), Outcome::SnapshotSealed { index }),
+        (
+            "restore_begun".to_owned(),
+            Outcome::RestoreBegun { restore: lease(7), index, received: 12 },
+        ),
+        ("restore_received".to_owned(), Outcome::RestoreReceived { received: 24 }),
+        ("restored".to_owned(), Outcome::Restored { generation: 2 }),
         ("authority_set".to_owned(), Outcome::AuthoritySet),
         ("join_token_created".to_owned(), Outcome::JoinTokenCreated { expires: time }),
     ];
@@ -256,6 +277,8 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("change_under_way", Refusal::ChangeUnderWay),
         ("change_not_one_step", Refusal::ChangeNotOneStep),
         ("no_change", Refusal::NoChange),
+        ("restore_under_way", Refusal::RestoreUnderWay { restore: lease }),
+        ("session_ended", Refusal::SessionEnded { cluster }),
         ("join_token_refused", Refusal::JoinTokenRefused),
         ("authority_exists", Refusal::AuthorityExists),
         ("authority_missing", Refusal::AuthorityMissing),
@@ -292,6 +315,10 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ]
     });
     word("role", roles.collect());
+    let problems = RestoreProblem::ALL
+        .iter()
+        .map(|problem| (named(problem), Refusal::RestoreRefused { problem: *problem }));
+    word("restore_refused", problems.collect());
     refusals
 }
 
@@ -333,6 +360,21 @@ pub(crate) fn state_of_members() -> State {
     world.state
 }
 
+/// One that a snapshot is being brought into.
+pub(crate) fn state_of_restore() -> State {
+    let mut world = World::empty();
+    world.ok(init_fleet());
+    world.ok(crate::restore::begin(lease(7), b"state", &[1, 2, 5]));
+    let piece = RestorePiece { restore: lease(7), offset: 0, bytes: b"sta"[..].into() };
+    world.ok(Command::RestorePiece(piece));
+    world.state
+}
+
+/// One that a snapshot was brought into.
+pub(crate) fn state_restored() -> State {
+    crate::restore::restored(&World::with_first_point().state, &[1, 2, 9]).state
+}
+
 /// One with a certificate authority, and with tokens open and redeemed.
 pub(crate) fn state_of_joining() -> State {
     let mut world = World::new();
@@ -359,7 +401,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 23];
+    let mut seen = [false; 27];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -382,12 +424,16 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::EndChange(_) => 17,
             Command::RemoveNode(_) => 18,
             Command::SealSnapshot(_) => 19,
-            Command::SetAuthority(_) => 20,
-            Command::CreateJoinToken(_) => 21,
-            Command::RedeemJoinToken(_) => 22,
+            Command::BeginRestore(_) => 20,
+            Command::RestorePiece(_) => 21,
+            Command::FinishRestore(_) => 22,
+            Command::AbandonRestore(_) => 23,
+            Command::SetAuthority(_) => 24,
+            Command::CreateJoinToken(_) => 25,
+            Command::RedeemJoinToken(_) => 26,
         }] = true;
     }
-    assert_eq!(seen, [true; 23]);
+    assert_eq!(seen, [true; 27]);
 }
 
 #[test]
@@ -402,7 +448,8 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=21).collect::<Vec<_>>());
+    let known = (1..=21).chain(24..=26);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), known.collect::<Vec<_>>());
 }
 
 #[test]
@@ -410,13 +457,22 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
     let joining = state_of_joining();
-    let samples = [("state", &state), ("state-members", &members), ("state-joining", &joining)];
+    let (restoring, restored) = (state_of_restore(), state_restored());
+    let samples = [
+        ("state", &state),
+        ("state-members", &members),
+        ("state-restoring", &restoring),
+        ("state-restored", &restored),
+        ("state-joining", &joining),
+    ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state-joining"][..]).unwrap() == joining);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
+    assert!(codec::read_state(&mut &frozen["state-restoring"][..]).unwrap() == restoring);
+    assert!(codec::read_state(&mut &frozen["state-restored"][..]).unwrap() == restored);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
 }
