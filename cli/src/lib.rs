@@ -14,6 +14,7 @@ pub mod founding;
 pub mod join_token;
 pub mod joining;
 pub mod key_files;
+mod offline_store;
 pub mod operator;
 pub mod output;
 pub mod private_file;

@@ -130,7 +130,7 @@ pub async fn run_on(
         () = shutdown.cancelled() => Ok("asked to"),
         reason = raft.failed() => Err(fatal(&reason)),
         error = follow_membership(config.node_id, &raft, &peers) => Err(error),
-        error = wiped::until_removed(config.node_id, &peers) => Err(error),
+        error = wiped::until_removed(config.node_id, &peers, &raft) => Err(error),
         reason = keeper.failed() => Err(fatal(&reason)),
         served = &mut serving_ended => Err(fatal(&format!("serving ended: {served:?}"))),
         () = keep_house(keeper.clone()) => Ok("housekeeping ended"),
@@ -238,7 +238,8 @@ fn certified<S>(service: S) -> Certified<S> {
     InterceptedService::new(service, require_certificate)
 }
 
-fn load_tls(config: &Config) -> Result<TlsMaterial, ApiError> {
+/// Reads the certificate and compares it with the config.
+pub(crate) fn load_tls(config: &Config) -> Result<TlsMaterial, ApiError> {
     let tls = TlsFiles::load(&config.tls)?;
     let identity = tls.identity();
     if identity.fleet != config.fleet.id {

@@ -4,7 +4,7 @@
 mod admission;
 mod backup;
 mod catalog;
-mod convert;
+pub(crate) mod convert;
 mod fleet;
 mod join;
 mod members;
@@ -167,6 +167,7 @@ impl Shared {
             leader: raft.is_leader,
             knows_caller: false,
             removed_caller: false,
+            recoveries: self.raft.local().state.recovery_count(),
         })
     }
 

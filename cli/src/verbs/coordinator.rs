@@ -1,6 +1,8 @@
-//! `strongroom coordinator`: runs one member of the fleet, and makes a host one.
+//! `strongroom coordinator`: runs one member of the fleet, makes a host one, and what is done to one
+//! by hand.
 
 mod join;
+mod recover;
 
 use std::path::PathBuf;
 
@@ -18,6 +20,10 @@ pub enum Verb {
     Run(RunArgs),
     /// Make this host a coordinator of a fleet that runs, with a one-time token
     Join(join::JoinArgs),
+    /// Make this coordinator the only one after a majority was lost for good; it must be stopped
+    Recover(recover::RecoverArgs),
+    /// Tell the others this coordinator's new address, before it is started there
+    Move(recover::MoveArgs),
 }
 
 impl Verb {
@@ -27,6 +33,7 @@ impl Verb {
         match self {
             Self::Run(_) => true,
             Self::Join(arguments) => arguments.run,
+            Self::Recover(_) | Self::Move(_) => false,
         }
     }
 }
@@ -46,6 +53,8 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::Run(arguments) => start(&arguments, context).await,
         Verb::Join(arguments) => join::run(arguments, context).await,
+        Verb::Recover(arguments) => recover::recover(&arguments, context).await,
+        Verb::Move(arguments) => recover::relocate(&arguments, context).await,
     }
 }
 

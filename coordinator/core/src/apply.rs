@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    authority, clusters, commit, findings, fleet, holders, joining, leases, members, restore,
-    sessions, uploads,
+    authority, clusters, commit, findings, fleet, holders, joining, leases, members, moves,
+    recover, restore, sessions, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -58,6 +58,8 @@ fn execute(
         Command::SealChange(command) => members::seal(state, *command),
         Command::EndChange(command) => members::end(state, context, *command),
         Command::RemoveNode(command) => members::remove(state, context, command),
+        Command::RecoverByForce(command) => recover::recover(state, context, command),
+        Command::MoveNode(command) => moves::move_node(state, context, command),
         Command::SealSnapshot(_) => {
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })

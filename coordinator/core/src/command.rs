@@ -92,6 +92,11 @@ pub enum Command {
     FinishRestore(FinishRestore),
     /// Gives it up.
     AbandonRestore(AbandonRestore),
+    /// Makes a node the only voter after a majority was lost for good. Never proposed: written to
+    /// that node's own log while it is stopped, behind the membership that says so.
+    RecoverByForce(Box<RecoverByForce>),
+    /// Tells the others where a coordinator is reached from now on.
+    MoveNode(MoveNode),
     /// Records the fleet's certificate authority, once.
     SetAuthority(SetAuthority),
     /// Makes a one-time token known by which a coordinator may join.
@@ -129,6 +134,8 @@ impl Command {
             Self::RestorePiece(_) => "restore_piece",
             Self::FinishRestore(_) => "finish_restore",
             Self::AbandonRestore(_) => "abandon_restore",
+            Self::RecoverByForce(_) => "recover_by_force",
+            Self::MoveNode(_) => "move_node",
             Self::SetAuthority(_) => "set_authority",
             Self::CreateJoinToken(_) => "create_join_token",
             Self::RedeemJoinToken(_) => "redeem_join_token",
@@ -443,6 +450,31 @@ pub struct FinishRestore {
 pub struct AbandonRestore {
     /// The restore.
     pub restore: LeaseId,
+}
+/// See [`Command::RecoverByForce`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoverByForce {
+    /// The node that remains.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// `host:port` of its gRPC.
+    pub address: String,
+    /// Everybody whom Raft replicated to before.
+    pub members: BTreeSet<NodeId>,
+    /// Up to where the node knew its log to be committed.
+    pub committed: LogIndex,
+}
+
+/// See [`Command::MoveNode`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveNode {
+    /// Which.
+    pub node: NodeId,
+    /// What people call it; counts only for one of the first members, whose name only Raft knows.
+    pub name: String,
+    /// Its new `host:port`.
+    pub address: String,
 }
 
 /// See [`Command::SetAuthority`]. The same one again answers the same.

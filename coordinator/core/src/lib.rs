@@ -20,8 +20,10 @@ mod joining;
 mod leases;
 pub mod limits;
 mod members;
+mod moves;
 mod outcome;
 mod query;
+mod recover;
 mod refusal;
 mod restore;
 mod rows;
@@ -34,17 +36,19 @@ pub use apply::apply;
 pub use command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
     ClearFinding, Command, CommitPoint, Content, CreateJoinToken, EndReadLease, EndUpload,
-    ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, OfChange, OpenReadLease,
-    OpenUpload, RaiseFinding, RecordHolders, RedeemJoinToken, RegisterCluster, RemoveNode,
-    RenewLease, Request, RestorePiece, SealSnapshot, SetAuthority, UploadEnd,
+    ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, MoveNode, OfChange,
+    OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RecoverByForce, RedeemJoinToken,
+    RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, SetAuthority,
+    UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
+pub use recover::FINDING_RECOVERED;
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
     Authority, BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance,
-    JoinToken, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
+    JoinToken, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, Recovery,
     RecoveryPublicKey, Redeemed, Restore, Scope, Session, Severity, UploadLease,
 };
 pub use state::State;

@@ -314,6 +314,25 @@ pub enum Refusal {
         /// Whose.
         cluster: ClusterId,
     },
+    /// A forced recovery of a node that does not vote alone.
+    #[error(
+        "node {node} is not the only voter, so nothing is recovered by force: remove nodes with \
+         `strongroom node remove`"
+    )]
+    NotTheOnlyVoter {
+        /// The node.
+        node: NodeId,
+    },
+    /// The address is taken.
+    #[error(
+        "the address {address} already belongs to node {node}: choose another, or move that one first"
+    )]
+    NodeAddressTaken {
+        /// The address.
+        address: String,
+        /// Whose it is.
+        node: NodeId,
+    },
     /// A token that is used, over, or never was: nobody is told which.
     #[error("the join token is not valid: make a new one with `strongroom node token`")]
     JoinTokenRefused,
@@ -360,7 +379,7 @@ impl Refusal {
             Self::KeysMissing { .. } => Code::KeyBundleIncomplete,
             Self::BundleNotDurable { .. } => Code::BundleNotDurable,
             Self::NodeUnknown { .. } | Self::ChangeNotOneStep => Code::InvalidArgument,
-            Self::NodeNameTaken { .. } => Code::AlreadyExists,
+            Self::NodeNameTaken { .. } | Self::NodeAddressTaken { .. } => Code::AlreadyExists,
             Self::NodeWasRemoved { .. }
             | Self::NodeVotes { .. }
             | Self::ChangeUnderWay
@@ -370,6 +389,7 @@ impl Refusal {
             | Self::RestoreUnderWay { .. } => Code::Conflict,
             Self::RestoreRefused { problem } => problem.code(),
             Self::SessionEnded { .. } => Code::SessionExpired,
+            Self::NotTheOnlyVoter { .. } => Code::Conflict,
             Self::JoinTokenRefused => Code::PermissionDenied,
         }
     }

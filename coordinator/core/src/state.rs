@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::rows::{
     Authority, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, JoinToken, NodeRow,
-    PointRow, ReadLease, Restore, Session, UploadLease,
+    PointRow, ReadLease, Recovery, Restore, Session, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -30,6 +30,8 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<NodeRow>>,
     pub(crate) change: Option<Arc<Change>>,
     pub(crate) restore: Option<Restore>,
+    /// Forced recoveries, by number from 1.
+    pub(crate) recoveries: OrdMap<u64, Arc<Recovery>>,
     /// `None` in a fleet that has its certificates from elsewhere.
     pub(crate) authority: Option<Arc<Authority>>,
     /// By the SHA-256 of the token's secret.

@@ -398,6 +398,8 @@ fn settings(timing: &RaftConfig, fleet: FleetId) -> Result<OpenraftConfig, ApiEr
         election_timeout_min: timing.election_timeout_min_ms,
         election_timeout_max: timing.election_timeout_max_ms,
         enable_pre_vote: Some(true),
+        // Only once the others were asked: see `allow_elections`.
+        enable_elect: false,
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(timing.snapshot_every_entries),

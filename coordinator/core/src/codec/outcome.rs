@@ -109,6 +109,8 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::Restored { generation } => {
             WireOutcome { kind: 26, number: u64::from(*generation), ..empty }
         }
+        Outcome::RecoveredByForce { number } => WireOutcome { kind: 36, number: *number, ..empty },
+        Outcome::NodeMoved { node } => WireOutcome { kind: 37, number: node.get(), ..empty },
         Outcome::AuthoritySet => WireOutcome { kind: 20, ..empty },
         Outcome::JoinTokenCreated { expires } => {
             WireOutcome { kind: 21, time_ms: expires.as_millis(), ..empty }
@@ -163,6 +165,8 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         26 => Outcome::Restored {
             generation: u32::try_from(wire.number).map_err(|_| at("generation").invalid())?,
         },
+        36 => Outcome::RecoveredByForce { number: wire.number },
+        37 => Outcome::NodeMoved { node: NodeId::new(wire.number) },
         20 => Outcome::AuthoritySet,
         21 => Outcome::JoinTokenCreated { expires: time },
         _ => return Err(DecodeError::Unknown { what: WHAT }),

@@ -127,6 +127,10 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
             WireRefusal { kind: 45, id: restore.put(), ..empty }
         }
         Refusal::SessionEnded { cluster } => WireRefusal { kind: 46, id: cluster.put(), ..empty },
+        Refusal::NotTheOnlyVoter { node } => WireRefusal { kind: 68, have: node.get(), ..empty },
+        Refusal::NodeAddressTaken { address, node } => {
+            WireRefusal { kind: 69, have: node.get(), text: address.clone(), ..empty }
+        }
         Refusal::JoinTokenRefused => WireRefusal { kind: 36, ..empty },
         Refusal::AuthorityExists => WireRefusal { kind: 37, ..empty },
         Refusal::AuthorityMissing => WireRefusal { kind: 38, ..empty },
@@ -212,6 +216,8 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         },
         45 => Refusal::RestoreUnderWay { restore: lease()? },
         46 => Refusal::SessionEnded { cluster: cluster()? },
+        68 => Refusal::NotTheOnlyVoter { node },
+        69 => Refusal::NodeAddressTaken { address: text(), node },
         36 => Refusal::JoinTokenRefused,
         37 => Refusal::AuthorityExists,
         38 => Refusal::AuthorityMissing,

@@ -7,10 +7,10 @@ use std::path::Path;
 use coordinator_core::{
     AbandonRestore, AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command,
     CreateJoinToken, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey,
-    FinishRestore, HeaderField, HeaderProblem, Limit, OfChange, Outcome, Proof, ProofState,
-    RaiseFinding, RecordHolders, RedeemJoinToken, Refusal, RemoveNode, RenewLease, Request,
-    RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetAuthority, Severity, State,
-    UploadEnd, codec,
+    FinishRestore, HeaderField, HeaderProblem, Limit, MoveNode, OfChange, Outcome, Proof,
+    ProofState, RaiseFinding, RecordHolders, RecoverByForce, RedeemJoinToken, Refusal, RemoveNode,
+    RenewLease, Request, RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetAuthority,
+    Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, LogIndex, LogTime, NodeId};
 
@@ -143,6 +143,24 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ),
         ("finish_restore", Command::FinishRestore(FinishRestore { restore: lease(7) })),
         ("abandon_restore", Command::AbandonRestore(AbandonRestore { restore: lease(7) })),
+        (
+            "recover_by_force",
+            Command::RecoverByForce(Box::new(RecoverByForce {
+                node: NodeId::new(1),
+                name: "one".to_owned(),
+                address: "one:7410".to_owned(),
+                members: nodes(&[1, 2, 3]),
+                committed: LogIndex::new(70),
+            })),
+        ),
+        (
+            "move_node",
+            Command::MoveNode(MoveNode {
+                node: NodeId::new(2),
+                name: "two".to_owned(),
+                address: "elsewhere:7410".to_owned(),
+            }),
+        ),
     ];
     // Numbers of their own, so that no other command moves them.
     let joining = [
@@ -230,6 +248,8 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ),
         ("restore_received".to_owned(), Outcome::RestoreReceived { received: 24 }),
         ("restored".to_owned(), Outcome::Restored { generation: 2 }),
+        ("recovered_by_force".to_owned(), Outcome::RecoveredByForce { number: 2 }),
+        ("node_moved".to_owned(), Outcome::NodeMoved { node: NodeId::new(2) }),
         ("authority_set".to_owned(), Outcome::AuthoritySet),
         ("join_token_created".to_owned(), Outcome::JoinTokenCreated { expires: time }),
     ];
@@ -279,6 +299,11 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("no_change", Refusal::NoChange),
         ("restore_under_way", Refusal::RestoreUnderWay { restore: lease }),
         ("session_ended", Refusal::SessionEnded { cluster }),
+        ("not_the_only_voter", Refusal::NotTheOnlyVoter { node: NodeId::new(2) }),
+        (
+            "node_address_taken",
+            Refusal::NodeAddressTaken { address: "two:7410".to_owned(), node: NodeId::new(2) },
+        ),
         ("join_token_refused", Refusal::JoinTokenRefused),
         ("authority_exists", Refusal::AuthorityExists),
         ("authority_missing", Refusal::AuthorityMissing),
@@ -375,6 +400,20 @@ pub(crate) fn state_restored() -> State {
     crate::restore::restored(&World::with_first_point().state, &[1, 2, 9]).state
 }
 
+/// One that a forced recovery left with node 1 alone.
+pub(crate) fn state_recovered() -> State {
+    let mut world = World::with_first_point();
+    world.voters = nodes(&[1]);
+    world.ok(Command::RecoverByForce(Box::new(RecoverByForce {
+        node: NodeId::new(1),
+        name: "one".to_owned(),
+        address: "one:7410".to_owned(),
+        members: nodes(&[1, 2, 3]),
+        committed: LogIndex::new(3),
+    })));
+    world.state
+}
+
 /// One with a certificate authority, and with tokens open and redeemed.
 pub(crate) fn state_of_joining() -> State {
     let mut world = World::new();
@@ -401,7 +440,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 27];
+    let mut seen = [false; 29];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -428,12 +467,14 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::RestorePiece(_) => 21,
             Command::FinishRestore(_) => 22,
             Command::AbandonRestore(_) => 23,
-            Command::SetAuthority(_) => 24,
-            Command::CreateJoinToken(_) => 25,
-            Command::RedeemJoinToken(_) => 26,
+            Command::RecoverByForce(_) => 24,
+            Command::MoveNode(_) => 25,
+            Command::SetAuthority(_) => 26,
+            Command::CreateJoinToken(_) => 27,
+            Command::RedeemJoinToken(_) => 28,
         }] = true;
     }
-    assert_eq!(seen, [true; 27]);
+    assert_eq!(seen, [true; 29]);
 }
 
 #[test]
@@ -448,7 +489,7 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    let known = (1..=21).chain(24..=26);
+    let known = (1..=21).chain(24..=26).chain(36..=37);
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), known.collect::<Vec<_>>());
 }
 
@@ -458,16 +499,19 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let members = state_of_members();
     let joining = state_of_joining();
     let (restoring, restored) = (state_of_restore(), state_restored());
+    let recovered = state_recovered();
     let samples = [
         ("state", &state),
         ("state-members", &members),
         ("state-restoring", &restoring),
         ("state-restored", &restored),
+        ("state-recovered", &recovered),
         ("state-joining", &joining),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
+    assert!(codec::read_state(&mut &frozen["state-recovered"][..]).unwrap() == recovered);
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state-joining"][..]).unwrap() == joining);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);

@@ -11,6 +11,7 @@ mod joining;
 mod leases;
 mod members;
 mod random;
+mod recover;
 mod replicas;
 mod restore;
 mod scenario;
