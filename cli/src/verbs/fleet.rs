@@ -1,5 +1,6 @@
 //! `strongroom fleet`: the fleet as a whole.
 
+mod bundles;
 mod init;
 
 use clap::Subcommand;
@@ -11,12 +12,14 @@ use crate::error::Result;
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Found a fleet: its certificate authority, its first coordinator and its first operator
-    Init(init::InitArgs),
+    Init(Box<init::InitArgs>),
+    /// Say where bundles are kept, on the coordinators' disks or in a bucket, or show it
+    Bundles(bundles::BundlesArgs),
 }
 
-#[allow(clippy::unused_async, reason = "verbs that ask a fleet are added here")]
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
-        Verb::Init(arguments) => init::run(arguments, context),
+        Verb::Init(arguments) => init::run(*arguments, context),
+        Verb::Bundles(arguments) => bundles::run(&arguments, context).await,
     }
 }

@@ -8,6 +8,7 @@
 
 mod apply;
 mod authority;
+mod bucket;
 mod clusters;
 pub mod codec;
 mod command;
@@ -28,18 +29,19 @@ mod refusal;
 mod restore;
 mod rows;
 mod sessions;
+mod snapshots;
 mod state;
 mod uploads;
 mod voters;
 
 pub use apply::apply;
 pub use command::{
-    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
-    ClearFinding, Command, CommitPoint, Content, CreateJoinToken, EndReadLease, EndUpload,
-    ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, MoveNode, OfChange,
-    OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RecoverByForce, RedeemJoinToken,
-    RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, SetAuthority,
-    UploadEnd,
+    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, BeginRestore,
+    ChangedContent, ClearFinding, Command, CommitPoint, Content, CreateJoinToken, EndReadLease,
+    EndUpload, ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, MoveNode,
+    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RecordObjects,
+    RecordSnapshot, RecoverByForce, RedeemJoinToken, RegisterCluster, RemoveNode, RenewLease,
+    Request, RestorePiece, SealSnapshot, SetAuthority, SetBundleHome, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
@@ -47,9 +49,10 @@ pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use recover::FINDING_RECOVERED;
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
-    Authority, BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance,
-    JoinToken, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, Recovery,
-    RecoveryPublicKey, Redeemed, Restore, Scope, Session, Severity, UploadLease,
+    Authority, BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet,
+    Head, Home, Instance, JoinToken, NodeRow, NodeState, ObjectRow, PointRow, Proof, ProofState,
+    ReadLease, ReadPurpose, Recovery, RecoveryPublicKey, Redeemed, Restore, Scope, Session,
+    Severity, SnapshotRow, UploadLease,
 };
 pub use state::State;
 pub use voters::{Voters, majority};
