@@ -5,9 +5,14 @@
 pub mod args;
 pub mod config_file;
 pub mod context;
+pub mod coordinator_files;
 pub mod dev;
+pub mod environment;
 pub mod error;
 pub mod exit_codes;
+pub mod founding;
+pub mod join_token;
+pub mod joining;
 pub mod key_files;
 mod offline_store;
 pub mod operator;
@@ -16,6 +21,7 @@ pub mod private_file;
 pub mod progress;
 pub mod shutdown;
 pub mod size;
+pub mod staging;
 pub mod telemetry;
 pub mod verbs;
 pub mod views;
@@ -32,9 +38,9 @@ use error::Result;
 pub async fn run(cli: Cli, context: &Context) -> Result<()> {
     match cli.command {
         Command::Coordinator(verb) => verbs::coordinator::run(verb, context).await,
+        Command::Fleet(verb) => verbs::fleet::run(verb, context).await,
         Command::Agent(verb) => verbs::agent::run(verb, context).await,
         Command::Key(verb) => verbs::key::run(verb, context),
-        Command::Fleet(verb) => verbs::fleet::run(verb, context).await,
         Command::Cluster(verb) => verbs::cluster::run(verb, context).await,
         Command::Status(arguments) => verbs::status::run(arguments, context).await,
         Command::Backup(verb) => verbs::backup::run(verb, context).await,
@@ -50,9 +56,9 @@ pub async fn run(cli: Cli, context: &Context) -> Result<()> {
 /// does.
 #[must_use]
 pub const fn is_server(cli: &Cli) -> bool {
-    matches!(
-        cli.command,
-        Command::Coordinator(verbs::coordinator::Verb::Run(_))
-            | Command::Agent(verbs::agent::Verb::Run(_))
-    )
+    match &cli.command {
+        Command::Coordinator(verb) => verb.runs(),
+        Command::Agent(verb) => matches!(verb, verbs::agent::Verb::Run(_)),
+        _ => false,
+    }
 }

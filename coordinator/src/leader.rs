@@ -11,6 +11,7 @@ use proto::env::Env;
 use proto_types::Code;
 
 use crate::absent::AbsentWatch;
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::membership;
 use crate::raft::RaftNode;
@@ -21,7 +22,12 @@ use crate::telemetry;
 const ROUND: Duration = Duration::from_secs(2);
 
 /// Leads, as often as this node is the leader, until dropped.
-pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
+pub(crate) async fn lead(
+    config: &Config,
+    authority: Option<&Authority>,
+    env: &Env,
+    raft: &RaftNode,
+) {
     let mut leader = None;
     let mut absent = AbsentWatch::default();
     loop {
@@ -32,7 +38,7 @@ pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
         }
         telemetry::raft_status(&status);
         if status.is_leader
-            && let Err(error) = round(config, env, raft, &mut absent).await
+            && let Err(error) = round(config, authority, env, raft, &mut absent).await
         {
             // What time does not heal, somebody must hear of; and not ten times a second.
             if error.is_retryable() {
@@ -43,13 +49,16 @@ pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
             }
         }
         let state = raft.local().state;
-        let waited_for = state.fleet().is_none() || membership::is_owed(raft, &state);
+        let waited_for = state.fleet().is_none()
+            || authority.is_some_and(|authority| authority.is_owed(&state))
+            || membership::is_owed(raft, &state);
         tokio::time::sleep(if waited_for { ROUND / 20 } else { ROUND }).await;
     }
 }
 
 async fn round(
     config: &Config,
+    authority: Option<&Authority>,
     env: &Env,
     raft: &RaftNode,
     absent: &mut AbsentWatch,
@@ -74,6 +83,9 @@ async fn round(
     membership::drive(config.node_id, raft).await?;
     // The state's time is the largest any leader stamped; ours may lie behind it.
     let now = env.clock.now().max(state.log_time());
+    if let Some(authority) = authority {
+        authority.look_after(raft, &state, now).await?;
+    }
     let leases = state.leases_due(now);
     if !leases.is_empty() {
         let command = Command::ExpireLeases(ExpireLeases { leases });

@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    bucket, clusters, commit, findings, fleet, holders, leases, members, moves, recover, restore,
-    sessions, snapshots, uploads,
+    authority, bucket, clusters, commit, findings, fleet, holders, joining, leases, members, moves,
+    recover, restore, sessions, snapshots, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -72,5 +72,8 @@ fn execute(
         Command::AnnounceObject(command) => bucket::announce(state, command),
         Command::RecordObjects(command) => bucket::record(state, command),
         Command::RecordSnapshot(command) => snapshots::record(state, context, command),
+        Command::SetAuthority(command) => authority::set(state, context, command),
+        Command::CreateJoinToken(command) => joining::create(state, context, command),
+        Command::RedeemJoinToken(command) => joining::redeem(state, context, command),
     }
 }

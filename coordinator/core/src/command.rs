@@ -106,6 +106,12 @@ pub enum Command {
     RecordObjects(RecordObjects),
     /// Records how a scheduled snapshot ended.
     RecordSnapshot(Box<RecordSnapshot>),
+    /// Records the fleet's certificate authority, once.
+    SetAuthority(SetAuthority),
+    /// Makes a one-time token known by which a coordinator may join.
+    CreateJoinToken(CreateJoinToken),
+    /// Admits the coordinator that a token is for.
+    RedeemJoinToken(RedeemJoinToken),
 }
 
 impl Command {
@@ -143,6 +149,9 @@ impl Command {
             Self::AnnounceObject(_) => "announce_object",
             Self::RecordObjects(_) => "record_objects",
             Self::RecordSnapshot(_) => "record_snapshot",
+            Self::SetAuthority(_) => "set_authority",
+            Self::CreateJoinToken(_) => "create_join_token",
+            Self::RedeemJoinToken(_) => "redeem_join_token",
         }
     }
 }
@@ -530,6 +539,37 @@ pub struct RecordObjects {
 pub struct RecordSnapshot {
     /// How it ended; `ended` is stamped when this is applied.
     pub snapshot: SnapshotRow,
+}
+
+/// See [`Command::SetAuthority`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAuthority {
+    /// The root's certificate, DER.
+    pub root_certificate: Vec<u8>,
+    /// The root's private key, sealed to the recovery key.
+    pub sealed_root_key: Vec<u8>,
+}
+
+/// See [`Command::CreateJoinToken`]. The same one again answers the same, until it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateJoinToken {
+    /// SHA-256 of the token's secret, which the coordinators never keep.
+    pub token: [u8; 32],
+    /// What the node will be called; as in [`AddNode`].
+    pub name: String,
+    /// `host:port` of its gRPC.
+    pub address: String,
+    /// Milliseconds until it is refused.
+    pub ttl_ms: u64,
+}
+
+/// See [`Command::RedeemJoinToken`]. The same one again answers the same, until the token is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedeemJoinToken {
+    /// SHA-256 of the token's secret.
+    pub token: [u8; 32],
+    /// SHA-256 of the public key to be certified, proved to be the sender's.
+    pub key: [u8; 32],
 }
 
 impl CommitPoint {

@@ -188,6 +188,13 @@ pub enum Outcome {
         /// Whether it is the newest.
         recorded: bool,
     },
+    /// The fleet's authority is recorded.
+    AuthoritySet,
+    /// The token can be redeemed.
+    JoinTokenCreated {
+        /// Until then.
+        expires: LogTime,
+    },
 }
 
 impl Outcome {
@@ -297,6 +304,8 @@ pub enum Event {
         /// Its id.
         node: NodeId,
     },
+    /// The fleet's authority was recorded.
+    AuthoritySet,
     /// A finding that stood was cleared.
     FindingCleared {
         /// Which.
