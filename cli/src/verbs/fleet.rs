@@ -19,7 +19,7 @@ pub enum Verb {
 
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
-        Verb::Init(arguments) => init::run(*arguments, context),
+        Verb::Init(arguments) => init::run(*arguments, context).await,
         Verb::Bundles(arguments) => bundles::run(&arguments, context).await,
     }
 }

@@ -166,7 +166,7 @@ fn file_error(error: &SnapshotFileError, path: &Path) -> CliError {
     CliError::new(error.code(), format!("{}: {error}", path.display()))
 }
 
-async fn inspect(path: &Path, context: &Context) -> Result<(Inspection, u64)> {
+pub(super) async fn inspect(path: &Path, context: &Context) -> Result<(Inspection, u64)> {
     let path = path.to_owned();
     let inspected = context.env.blocking("inspect a snapshot", move || {
         let file = File::open(&path).map_err(|error| CliError::io("open", &path, &error))?;
