@@ -2,6 +2,7 @@
 //! harness is the library of this package. `tidy` needs no process.
 
 mod access;
+mod all_lost;
 mod bucket;
 mod bundles;
 mod canary;
