@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
 use crate::verbs::{
-    agent, backup, cluster, coordinator, finding, key, node, restore, snapshot, status,
+    agent, backup, cluster, coordinator, finding, fleet, key, node, restore, snapshot, status,
 };
 use crate::{dev, exit_codes};
 
@@ -94,6 +94,9 @@ pub enum Command {
     /// Make keys
     #[command(subcommand)]
     Key(key::Verb),
+    /// Say how the fleet as a whole is to be
+    #[command(subcommand)]
+    Fleet(fleet::Verb),
     /// Register and list workload clusters
     #[command(subcommand)]
     Cluster(cluster::Verb),

@@ -34,6 +34,7 @@ pub async fn run(cli: Cli, context: &Context) -> Result<()> {
         Command::Coordinator(verb) => verbs::coordinator::run(verb, context).await,
         Command::Agent(verb) => verbs::agent::run(verb, context).await,
         Command::Key(verb) => verbs::key::run(verb, context),
+        Command::Fleet(verb) => verbs::fleet::run(verb, context).await,
         Command::Cluster(verb) => verbs::cluster::run(verb, context).await,
         Command::Status(arguments) => verbs::status::run(arguments, context).await,
         Command::Backup(verb) => verbs::backup::run(verb, context).await,

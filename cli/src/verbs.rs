@@ -6,6 +6,7 @@ pub mod backup;
 pub mod cluster;
 pub mod coordinator;
 pub mod finding;
+pub mod fleet;
 pub mod key;
 pub mod node;
 pub mod opening;

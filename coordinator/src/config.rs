@@ -1,6 +1,8 @@
 //! A coordinator's config file: read, checked whole, and refused with the place and the remedy.
 //! Relative paths are relative to the file.
 
+mod targets;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +10,9 @@ use std::time::Duration;
 use proto::tls::TlsFiles;
 use proto_types::{ByteCount, Code, FleetId, NodeId};
 use serde::Deserialize;
+
+use targets::SnapshotsFile;
+pub use targets::{BucketConfig, SnapshotsConfig};
 
 /// What a coordinator is told when it starts.
 #[derive(Debug, Clone)]
@@ -37,6 +42,10 @@ pub struct Config {
     pub limits: Limits,
     /// How it checks its bundles.
     pub scrub: ScrubConfig,
+    /// The bucket that bundles may be kept in.
+    pub bucket: Option<BucketConfig>,
+    /// Snapshots by schedule.
+    pub snapshots: Option<SnapshotsConfig>,
 }
 
 /// The fleet, as written down at its creation.
@@ -175,6 +184,8 @@ struct File {
     limits: Limits,
     #[serde(default)]
     scrub: ScrubConfig,
+    bucket: Option<BucketConfig>,
+    snapshots: Option<SnapshotsFile>,
 }
 
 #[derive(Deserialize)]
@@ -246,6 +257,11 @@ impl Config {
                 "scrub: interval_hours and bytes_per_second must be larger than 0".to_owned(),
             );
         }
+        let bucket = file.bucket.map(|bucket| bucket.relative_to(directory));
+        if let Some(bucket) = &bucket {
+            bucket.check("bucket", &mut problems);
+        }
+        let snapshots = file.snapshots.and_then(|file| file.check(directory, &mut problems));
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -271,6 +287,8 @@ impl Config {
             raft: file.raft,
             limits: file.limits,
             scrub: file.scrub,
+            bucket,
+            snapshots,
         })
     }
 }

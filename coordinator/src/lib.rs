@@ -15,6 +15,7 @@ mod peers;
 mod raft;
 pub mod recover;
 pub mod relocate;
+mod scheduled;
 mod server;
 mod service;
 pub mod snapshot_file;
@@ -22,4 +23,5 @@ pub mod telemetry;
 mod wiped;
 
 pub use opening::Machine;
+pub use scheduled::Schedule;
 pub use server::{RunError, run, run_on};

@@ -3,6 +3,7 @@
 
 mod admission;
 mod backup;
+mod bundles;
 mod catalog;
 pub(crate) mod convert;
 mod fleet;
@@ -164,6 +165,7 @@ impl Shared {
             knows_caller: false,
             removed_caller: false,
             recoveries: self.raft.local().state.recovery_count(),
+            bucket: self.keeper.bucket_url().unwrap_or_default(),
         })
     }
 

@@ -2,7 +2,7 @@
 //! writes the log event and the metrics together. The names here are all there are; dashboards
 //! are tested against [`METRICS`].
 
-use coordinator_core::Outcome;
+use coordinator_core::{Outcome, SnapshotRow};
 use metrics::Unit;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use proto_types::{BundleId, ClusterId, LeaseId, NodeId, Sequence};
@@ -66,6 +66,10 @@ metric_names! {
     REPAIRED Counter "strongroom_repairs_total" "Bundles fetched from a peer, by result.";
     UNDER_REPLICATED Gauge "strongroom_bundles_missing" "Bundles that points need and this node does not hold.";
     READ_BYTES Counter "strongroom_read_bytes_total" "Sealed bytes read by clients from this node.";
+    SNAPSHOT_AGE Gauge "strongroom_snapshot_age_seconds" "Time since the last good scheduled snapshot was recorded; absent before the first.";
+    SNAPSHOT_BYTES Gauge "strongroom_snapshot_bytes" "Size of the last scheduled snapshot that this node saved.";
+    SNAPSHOT_SECONDS Histogram "strongroom_snapshot_save_seconds" "From the beginning of a scheduled snapshot until it was read back.";
+    SNAPSHOTS Counter "strongroom_snapshots_total" "Scheduled snapshots that this node tried to save, by result.";
     REQUESTS Counter "strongroom_requests_total" "gRPC requests, by method and code.";
     REQUEST_SECONDS Histogram "strongroom_request_seconds" "Duration of gRPC requests, by method.";
 }
@@ -193,6 +197,15 @@ pub(crate) fn repaired(bundle: BundleId, from: NodeId) {
     tracing::info!(event = "repaired", %bundle, from = from.get(), "bundle repaired");
 }
 
+pub(crate) fn repaired_from_bucket(bundle: BundleId) {
+    counter!(REPAIRED, "result" => "ok").increment(1);
+    tracing::info!(event = "repaired_from_bucket", %bundle, "bundle brought from the bucket");
+}
+
+pub(crate) fn object_lost(bundle: BundleId) {
+    tracing::error!(event = "object_lost", %bundle, "the bucket has no good object of a bundle");
+}
+
 pub(crate) fn repair_failed(bundle: BundleId, error: &proto::ApiError) {
     counter!(REPAIRED, "result" => error.code().as_str()).increment(1);
     tracing::warn!(event = "repair_failed", %bundle, %error, "no good copy was reached yet");
@@ -200,6 +213,37 @@ pub(crate) fn repair_failed(bundle: BundleId, error: &proto::ApiError) {
 
 pub(crate) fn abandoned_removed(bundle: BundleId) {
     tracing::info!(event = "abandoned_removed", %bundle, "removed what an ended upload left");
+}
+
+pub(crate) fn snapshot_age(age_ms: Option<u64>) {
+    if let Some(age_ms) = age_ms {
+        gauge!(SNAPSHOT_AGE).set(as_f64(age_ms) / 1000.0);
+    }
+}
+
+pub(crate) fn scheduled_snapshot(row: &SnapshotRow) {
+    let result = if row.is_good() { "good" } else { "failed" };
+    counter!(SNAPSHOTS, "result" => result).increment(1);
+    if row.is_good() {
+        gauge!(SNAPSHOT_BYTES).set(as_f64(row.bytes));
+        histogram!(SNAPSHOT_SECONDS).record(as_f64(row.took_ms) / 1000.0);
+        tracing::info!(
+            event = "scheduled_snapshot_saved",
+            target = row.target,
+            name = row.name,
+            index = row.index.get(),
+            bytes = row.bytes,
+            took_ms = row.took_ms,
+            "snapshot saved"
+        );
+    } else {
+        tracing::warn!(
+            event = "scheduled_snapshot_failed",
+            target = row.target,
+            problem = row.problem,
+            "a scheduled snapshot was not saved; it is tried again"
+        );
+    }
 }
 
 pub(crate) fn read_bytes(bytes: u64) {

@@ -7,6 +7,7 @@
 //! way out are the queries on [`State`]. [`codec`] holds the versioned bytes of both.
 
 mod apply;
+mod bucket;
 mod clusters;
 pub mod codec;
 mod command;
@@ -26,17 +27,19 @@ mod refusal;
 mod restore;
 mod rows;
 mod sessions;
+mod snapshots;
 mod state;
 mod uploads;
 mod voters;
 
 pub use apply::apply;
 pub use command::{
-    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
-    ClearFinding, Command, CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases,
-    ExpireSessions, FinishRestore, InitFleet, LogContext, MoveNode, OfChange, OpenReadLease,
-    OpenUpload, RaiseFinding, RecordHolders, RecoverByForce, RegisterCluster, RemoveNode,
-    RenewLease, Request, RestorePiece, SealSnapshot, UploadEnd,
+    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, BeginRestore,
+    ChangedContent, ClearFinding, Command, CommitPoint, Content, EndReadLease, EndUpload,
+    ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, MoveNode, OfChange,
+    OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RecordObjects, RecordSnapshot,
+    RecoverByForce, RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot,
+    SetBundleHome, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
@@ -44,9 +47,9 @@ pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use recover::FINDING_RECOVERED;
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
-    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance, NodeRow,
-    NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, Recovery, RecoveryPublicKey,
-    Restore, Scope, Session, Severity, UploadLease,
+    BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Home,
+    Instance, NodeRow, NodeState, ObjectRow, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
+    Recovery, RecoveryPublicKey, Restore, Scope, Session, Severity, SnapshotRow, UploadLease,
 };
 pub use state::State;
 pub use voters::{Voters, majority};

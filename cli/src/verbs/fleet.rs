@@ -1,0 +1,21 @@
+//! `strongroom fleet`: the fleet as a whole.
+
+mod bundles;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::Result;
+
+/// Verbs about the fleet as a whole.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Say where bundles are kept, on the coordinators' disks or in a bucket, or show it
+    Bundles(bundles::BundlesArgs),
+}
+
+pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
+    match verb {
+        Verb::Bundles(arguments) => bundles::run(&arguments, context).await,
+    }
+}
