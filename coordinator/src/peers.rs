@@ -11,6 +11,7 @@ use proto::env::Env;
 use proto::tls::{ClientTls, TlsMaterial};
 use proto::v1::peer_client::PeerClient;
 use proto_types::{Code, FleetId, NodeId};
+use tokio::sync::Notify;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -94,6 +95,8 @@ struct Inner {
     known: RwLock<BTreeMap<NodeId, Known>>,
     /// Those of the config.
     seeds: Vec<(NodeId, Member)>,
+    /// Somebody refused a message of ours as one who does not belong to the fleet.
+    refused: Notify,
 }
 
 struct Known {
@@ -123,6 +126,7 @@ impl Peers {
             tls: tls.client(),
             deadlines: Deadlines { connect, ..Deadlines::default() },
             known: RwLock::new(BTreeMap::new()),
+            refused: Notify::new(),
             seeds: members.iter().map(|(node, member)| (*node, member.clone())).collect(),
         };
         let peers = Self { inner: Arc::new(inner) };
@@ -188,6 +192,16 @@ impl Peers {
         let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
         let all: Vec<_> = known.iter().map(|(id, known)| (*id, known.bulk.clone())).collect();
         all.into_iter()
+    }
+
+    /// Notes that another coordinator refused this one.
+    pub(crate) fn note_refused(&self) {
+        self.inner.refused.notify_one();
+    }
+
+    /// Waits until one does.
+    pub(crate) async fn refused(&self) {
+        self.inner.refused.notified().await;
     }
 
     /// Largest message the peer service takes.

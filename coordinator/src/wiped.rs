@@ -43,8 +43,10 @@ pub(crate) async fn until_removed(this: NodeId, peers: &Peers, raft: &RaftNode) 
             return removed(this);
         }
         raft.allow_elections();
+        // Sooner when somebody refuses a message of ours, but not for every one of them.
+        tokio::time::sleep(PATIENCE / 4).await;
         if let Some(pause) = pauses.next() {
-            tokio::time::sleep(pause).await;
+            let _ = tokio::time::timeout(pause, peers.refused()).await;
         }
     }
 }

@@ -18,7 +18,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use proto::ApiError;
 use proto::env::Env;
 use proto::v1;
-use proto_types::NodeId;
+use proto_types::{Code, NodeId};
 use storage::raft_types::{Member, TypeConfig as C};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -70,6 +70,15 @@ impl PeerNetwork {
         self.peers.get(self.target).unwrap_or_else(|| self.met.clone())
     }
 
+    /// An error; and whoever is told that it does not belong to the fleet wants to know for sure.
+    fn refused(&self, status: Status) -> RPCError<C> {
+        let error = ApiError::from(status);
+        if error.code() == Code::PermissionDenied {
+            self.peers.note_refused();
+        }
+        rpc_error(error)
+    }
+
     async fn call<F, Fut>(
         &self,
         action: RPCTypes,
@@ -84,7 +93,7 @@ impl PeerNetwork {
         let message = v1::RaftMessage { payload: payload.into() };
         match tokio::time::timeout(limit, call(self.peer(), message)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner().payload),
-            Ok(Err(status)) => Err(rpc_error(status)),
+            Ok(Err(status)) => Err(self.refused(status)),
             Err(_) => Err(self.timeout(action, limit).into()),
         }
     }
@@ -92,8 +101,7 @@ impl PeerNetwork {
 
 /// Unreachable makes openraft wait before it tries again, a network error makes it try at once:
 /// only a broken call, not a broken connection, is worth that.
-fn rpc_error(status: Status) -> RPCError<C> {
-    let error = ApiError::from(status);
+fn rpc_error(error: ApiError) -> RPCError<C> {
     if error.is_retryable() {
         Unreachable::new(&error).into()
     } else {
@@ -175,7 +183,7 @@ impl RaftNetworkV2<C> for PeerNetwork {
             closed = cancel => return Err(closed.into()),
             sent = sent => match sent {
                 Ok(Ok(reply)) => reply.into_inner().payload,
-                Ok(Err(status)) => return Err(StreamingError::from(rpc_error(status))),
+                Ok(Err(status)) => return Err(StreamingError::from(rpc_error(ApiError::from(status)))),
                 Err(_) => return Err(self.timeout(RPCTypes::InstallSnapshot, limit).into()),
             },
         };
