@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
 use crate::verbs::{
-    agent, backup, cluster, coordinator, finding, key, node, restore, snapshot, status,
+    agent, backup, cluster, coordinator, finding, fleet, key, node, restore, snapshot, status,
 };
 use crate::{dev, exit_codes};
 
@@ -110,6 +110,9 @@ pub enum Command {
     /// List what people should know, and clear what is dealt with
     #[command(subcommand)]
     Finding(finding::Verb),
+    /// Look after the fleet as a whole
+    #[command(subcommand)]
+    Fleet(fleet::Verb),
     /// Say who belongs to the coordinators, and look after one of them
     #[command(subcommand)]
     Node(node::Verb),

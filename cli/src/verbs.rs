@@ -4,8 +4,10 @@
 pub mod agent;
 pub mod backup;
 pub mod cluster;
+mod confirm_time;
 pub mod coordinator;
 pub mod finding;
+pub mod fleet;
 pub mod key;
 pub mod node;
 pub mod opening;

@@ -7,7 +7,6 @@ use coordinator_core::{
     Command, ExpireLeases, ExpireSessions, InitFleet, Outcome, RecoveryPublicKey, limits,
 };
 use proto::ApiError;
-use proto::env::Env;
 use proto_types::Code;
 
 use crate::config::Config;
@@ -20,17 +19,17 @@ use crate::telemetry;
 const ROUND: Duration = Duration::from_secs(2);
 
 /// Leads, as often as this node is the leader, until dropped.
-pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
+pub(crate) async fn lead(config: &Config, raft: &RaftNode) {
     let mut leader = None;
     loop {
         let status = raft.status();
         if status.leader != leader {
             leader = status.leader;
-            telemetry::leader_changed(leader, status.term);
+            telemetry::leader_changed(leader, status.term, status.is_leader);
         }
-        telemetry::raft_status(&status);
+        telemetry::raft_status(&status, raft.local().state.level());
         if status.is_leader
-            && let Err(error) = round(config, env, raft).await
+            && let Err(error) = round(config, raft).await
         {
             // What time does not heal, somebody must hear of; and not ten times a second.
             if error.is_retryable() {
@@ -46,7 +45,7 @@ pub(crate) async fn lead(config: &Config, env: &Env, raft: &RaftNode) {
     }
 }
 
-async fn round(config: &Config, env: &Env, raft: &RaftNode) -> Result<(), ApiError> {
+async fn round(config: &Config, raft: &RaftNode) -> Result<(), ApiError> {
     let state = raft.local().state;
     if state.fleet().is_none() {
         let fleet = &config.fleet;
@@ -65,8 +64,11 @@ async fn round(config: &Config, env: &Env, raft: &RaftNode) -> Result<(), ApiErr
         return Ok(());
     }
     membership::drive(config.node_id, raft).await?;
+    if state.time_is_frozen() {
+        return Ok(());
+    }
     // The state's time is the largest any leader stamped; ours may lie behind it.
-    let now = env.clock.now().max(state.log_time());
+    let now = raft.roll().stamp(state.level(), state.log_time()).await.max(state.log_time());
     let leases = state.leases_due(now);
     if !leases.is_empty() {
         let command = Command::ExpireLeases(ExpireLeases { leases });

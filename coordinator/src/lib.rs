@@ -11,6 +11,7 @@ mod membership;
 mod opening;
 mod peers;
 mod raft;
+mod roll_call;
 mod server;
 mod service;
 pub mod snapshot_file;

@@ -1,6 +1,7 @@
 //! The only room of the coordinator that knows openraft. The rest sees [`RaftNode`]: propose,
 //! read, watch.
 
+mod figures;
 mod leadership;
 mod membership;
 mod network;
@@ -10,6 +11,7 @@ mod state_machine;
 mod successor;
 mod wire;
 
+pub(crate) use figures::LeaderFigures;
 pub(crate) use membership::Membership;
 pub(crate) use node::{Published, RaftNode, RaftStatus};
 pub(crate) use snapshot_data::SnapshotData;

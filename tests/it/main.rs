@@ -4,6 +4,8 @@
 mod access;
 mod bundles;
 mod damage;
+mod hot;
+mod inside;
 mod keys;
 mod membership;
 mod operable;
@@ -16,5 +18,7 @@ mod start;
 mod story;
 mod summary;
 mod tidy;
+mod time;
+mod upgrade;
 mod upload;
 mod way_back;

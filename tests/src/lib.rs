@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod sealed;
 pub mod skip;

@@ -3,11 +3,13 @@
 
 use proto_types::LogTime;
 
-use crate::command::{Command, LogContext, Request};
+use crate::command::{Command, ConfirmTime, LogContext, Request};
 use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::{clusters, commit, findings, fleet, holders, leases, members, sessions, uploads};
+use crate::{
+    clusters, commit, findings, fleet, holders, leases, levels, members, sessions, time, uploads,
+};
 
 /// What a handler knows besides state and command.
 pub(crate) struct Context<'a> {
@@ -35,6 +37,7 @@ fn execute(
     context: &mut Context<'_>,
     command: &Command,
 ) -> Result<Outcome, Refusal> {
+    levels::require(state, command)?;
     match command {
         Command::InitFleet(command) => fleet::init(state, context, command),
         Command::RegisterCluster(command) => clusters::register(state, context, command),
@@ -59,5 +62,8 @@ fn execute(
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })
         }
+        Command::RaiseLevel(command) => Ok(levels::raise(state, context, *command)),
+        Command::FreezeTime(command) => time::freeze(state, context, command),
+        Command::ConfirmTime(ConfirmTime) => Ok(time::confirm(state, context)),
     }
 }

@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto_types::{
-    BundleId, ClusterId, Epoch, FleetId, LeaseId, LogIndex, LogTime, NodeId, Sequence, SessionId,
-    SigningPublicKey,
+    BundleId, ClusterId, Epoch, FleetId, LeaseId, Level, LogIndex, LogTime, NodeId, Sequence,
+    SessionId, SigningPublicKey,
 };
 
 use crate::dropped::{BundlePrefix, Dropped};
 use crate::rows::{
-    FindingKey, Instance, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Severity,
+    FindingKey, Instance, Jump, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Severity,
 };
 use crate::voters::Voters;
 
@@ -83,6 +83,13 @@ pub enum Command {
     /// Proves that one leader led while a snapshot was read from it (S1): appended by that leader
     /// alone, in that term, after the last byte. Changes nothing.
     SealSnapshot(SealSnapshot),
+    /// Raises the active level, once every member supports it. Proposed by the leader.
+    RaiseLevel(RaiseLevel),
+    /// Says that the clocks jumped (T1): nothing ends by time until an admin confirms it. Proposed
+    /// by the leader.
+    FreezeTime(FreezeTime),
+    /// An admin says that the clocks are right now. The entry's time is the clocks' median.
+    ConfirmTime(ConfirmTime),
 }
 
 impl Command {
@@ -110,6 +117,40 @@ impl Command {
             Self::EndChange(_) => "end_change",
             Self::RemoveNode(_) => "remove_node",
             Self::SealSnapshot(_) => "seal_snapshot",
+            Self::RaiseLevel(_) => "raise_level",
+            Self::FreezeTime(_) => "freeze_time",
+            Self::ConfirmTime(_) => "confirm_time",
+        }
+    }
+
+    /// The level a program needs to apply it. A new command has that of the release it comes with:
+    /// whoever adds one decides it here.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::InitFleet(_)
+            | Self::RegisterCluster(_)
+            | Self::AcquireEpoch(_)
+            | Self::OpenUpload(_)
+            | Self::RenewLease(_)
+            | Self::EndUpload(_)
+            | Self::CommitPoint(_)
+            | Self::OpenReadLease(_)
+            | Self::EndReadLease(_)
+            | Self::ExpireLeases(_)
+            | Self::ExpireSessions(_)
+            | Self::RecordHolders(_)
+            | Self::RaiseFinding(_)
+            | Self::ClearFinding(_)
+            | Self::AddNode(_)
+            | Self::BeginChange(_)
+            | Self::SealChange(_)
+            | Self::EndChange(_)
+            | Self::RemoveNode(_)
+            | Self::SealSnapshot(_) => Level::new(1),
+            // What follows it in the log may be of the level it raises to.
+            Self::RaiseLevel(command) => command.to,
+            Self::FreezeTime(_) | Self::ConfirmTime(_) => Level::new(2),
         }
     }
 }
@@ -371,6 +412,24 @@ pub struct SealSnapshot {
     /// Drawn for this snapshot, so that each has an entry of its own.
     pub nonce: [u8; 16],
 }
+
+/// See [`Command::RaiseLevel`]. To the active level or one below it answers the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RaiseLevel {
+    /// The level every member supports.
+    pub to: Level,
+}
+
+/// See [`Command::FreezeTime`]. While time is frozen it answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreezeTime {
+    /// What the clocks did.
+    pub jump: Jump,
+}
+
+/// See [`Command::ConfirmTime`]. While time is not frozen it changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfirmTime;
 
 impl CommitPoint {
     /// An upper bound of the entry's length in the log, in bytes. `apply` refuses more than

@@ -16,6 +16,7 @@ mod findings;
 mod fleet;
 mod holders;
 mod leases;
+mod levels;
 pub mod limits;
 mod members;
 mod outcome;
@@ -24,24 +25,27 @@ mod refusal;
 mod rows;
 mod sessions;
 mod state;
+mod time;
 mod uploads;
 mod voters;
 
 pub use apply::apply;
 pub use command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
-    CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster,
-    RemoveNode, RenewLease, Request, SealSnapshot, UploadEnd,
+    CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
+    FreezeTime, InitFleet, LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding,
+    RaiseLevel, RecordHolders, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot,
+    UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
 pub use rows::{
-    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, Instance, NodeRow,
-    NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, RecoveryPublicKey, Scope,
-    Session, Severity, UploadLease,
+    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, Instance,
+    Jump, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
+    RecoveryPublicKey, Scope, Session, Severity, UploadLease,
 };
 pub use state::State;
+pub use time::CLOCK_JUMPED;
 pub use voters::{Voters, majority};

@@ -3,12 +3,12 @@
 //! holds between them, and everybody else asks.
 
 use imbl::OrdMap;
-use proto_types::{BundleId, ClusterId, LeaseId, LogTime, NodeId, Sequence, SessionId};
+use proto_types::{BundleId, ClusterId, LeaseId, Level, LogTime, NodeId, Sequence, SessionId};
 use std::sync::Arc;
 
 use crate::rows::{
-    BundleRow, Change, Cluster, Finding, FindingKey, Fleet, NodeRow, PointRow, ReadLease, Session,
-    UploadLease,
+    BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, NodeRow, PointRow, ReadLease,
+    Session, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -29,6 +29,10 @@ pub struct State {
     pub(crate) findings: OrdMap<FindingKey, Arc<Finding>>,
     pub(crate) nodes: OrdMap<NodeId, Arc<NodeRow>>,
     pub(crate) change: Option<Arc<Change>>,
+    /// The active level: no command above it is applied. Only grows.
+    pub(crate) level: Level,
+    /// Since the clocks jumped, until an admin confirms it.
+    pub(crate) freeze: Option<Arc<Freeze>>,
 }
 
 impl State {

@@ -4,7 +4,7 @@ use prost::Message;
 use proto_types::{Epoch, NodeId, Sequence};
 
 use super::DecodeError;
-use super::wire::{At, WireId, id, present};
+use super::wire::{At, WireId, id, level, present};
 use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
 
 const WHAT: &str = "refusal";
@@ -120,6 +120,13 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::ChangeUnderWay => WireRefusal { kind: 33, ..empty },
         Refusal::ChangeNotOneStep => WireRefusal { kind: 34, ..empty },
         Refusal::NoChange => WireRefusal { kind: 35, ..empty },
+        Refusal::LevelTooLow { needed, active } => WireRefusal {
+            kind: 60,
+            have: u64::from(active.get()),
+            want: u64::from(needed.get()),
+            ..empty
+        },
+        Refusal::TimeFrozen => WireRefusal { kind: 61, ..empty },
     }
 }
 
@@ -197,6 +204,11 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         33 => Refusal::ChangeUnderWay,
         34 => Refusal::ChangeNotOneStep,
         35 => Refusal::NoChange,
+        60 => Refusal::LevelTooLow {
+            needed: level(at("needed"), wire.want)?,
+            active: level(at("active"), wire.have)?,
+        },
+        61 => Refusal::TimeFrozen,
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     })
 }

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use prost::{Message, Oneof};
-use proto_types::{Epoch, LogIndex, LogTime, NodeId, Sequence};
+use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId, Sequence};
 
 use super::DecodeError;
 use super::wire::{
-    At, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array, id, id_or_none, ids,
-    nodes, present, put_ids, put_nodes, put_or_none, word,
+    At, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array, id, id_or_none,
+    ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
 use crate::command::{
     AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
-    CommitPoint, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, InitFleet,
-    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RegisterCluster, RemoveNode,
-    RenewLease, Request, SealSnapshot,
+    CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
+    FreezeTime, InitFleet, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel,
+    RecordHolders, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot,
 };
 use crate::dropped::Dropped;
 
@@ -32,7 +32,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35"
+                34, 35, 48, 49, 50"
     )]
     command: Option<WireCommand>,
 }
@@ -85,7 +85,17 @@ enum WireCommand {
     /// The nonce.
     #[prost(bytes = "vec", tag = "35")]
     SealSnapshot(Vec<u8>),
+    /// The level.
+    #[prost(uint64, tag = "48")]
+    RaiseLevel(u64),
+    #[prost(message, tag = "49")]
+    FreezeTime(WireJump),
+    #[prost(message, tag = "50")]
+    ConfirmTime(WireConfirmTime),
 }
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct WireConfirmTime {}
 
 #[derive(Clone, Copy, PartialEq, Message)]
 struct WireOfChange {
@@ -342,6 +352,9 @@ fn put_command(command: &Command) -> WireCommand {
         Command::EndChange(c) => WireCommand::EndChange(WireOfChange { begun: c.begun.get() }),
         Command::RemoveNode(c) => WireCommand::RemoveNode(c.node.get()),
         Command::SealSnapshot(c) => WireCommand::SealSnapshot(c.nonce.to_vec()),
+        Command::RaiseLevel(c) => WireCommand::RaiseLevel(u64::from(c.to.get())),
+        Command::FreezeTime(c) => WireCommand::FreezeTime(WireJump::put(&c.jump)),
+        Command::ConfirmTime(ConfirmTime) => WireCommand::ConfirmTime(WireConfirmTime {}),
     }
 }
 
@@ -472,6 +485,17 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         WireCommand::SealSnapshot(nonce) => {
             Command::SealSnapshot(SealSnapshot { nonce: array(at("nonce"), &nonce)? })
         }
+        WireCommand::RaiseLevel(to) => {
+            let to = level(at("level"), to)?;
+            if to > Level::NEWEST {
+                return Err(DecodeError::Unknown { what: WHAT });
+            }
+            Command::RaiseLevel(RaiseLevel { to })
+        }
+        WireCommand::FreezeTime(jump) => {
+            Command::FreezeTime(FreezeTime { jump: WireJump::get(at("jump"), Some(jump))? })
+        }
+        WireCommand::ConfirmTime(WireConfirmTime {}) => Command::ConfirmTime(ConfirmTime),
     })
 }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, EndReadLease,
-    EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, HeaderField, HeaderProblem, Limit,
-    OfChange, Outcome, Proof, ProofState, RaiseFinding, RecordHolders, Refusal, RemoveNode,
-    RenewLease, Request, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
+    AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, ConfirmTime,
+    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, FreezeTime,
+    HeaderField, HeaderProblem, Jump, Limit, OfChange, Outcome, Proof, ProofState, RaiseFinding,
+    RaiseLevel, RecordHolders, Refusal, RemoveNode, RenewLease, Request, Role, Scope, SealSnapshot,
+    Severity, State, UploadEnd, codec,
 };
-use proto_types::{Epoch, LogIndex, LogTime, NodeId};
+use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId};
 
 use crate::scenario::{
     Draft, FLEET, World, bundle, cluster, dek, init_fleet, instance, lease, nodes, open_read,
@@ -42,6 +43,14 @@ fn check_frozen(file: &str, samples: &[(String, Vec<u8>)]) {
         assert!(frozen[name] == *bytes, "{file}: {name} is written to other bytes than before");
     }
     assert_eq!(frozen.len(), samples.len(), "{file} holds a line that no sample is for");
+}
+
+fn jump() -> Jump {
+    Jump { by_ms: 3_600_000, elapsed_known: true, nodes: nodes(&[1, 3]) }
+}
+
+fn jump_back() -> Jump {
+    Jump { by_ms: -300_001, elapsed_known: false, nodes: nodes(&[]) }
 }
 
 /// At least one request of every command, with and without a session.
@@ -130,6 +139,10 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("end_change", Command::EndChange(OfChange { begun: LogIndex::new(77) })),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
         ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
+        ("raise_level", Command::RaiseLevel(RaiseLevel { to: Level::new(2) })),
+        ("freeze_time", Command::FreezeTime(FreezeTime { jump: jump() })),
+        ("freeze_time-stopped", Command::FreezeTime(FreezeTime { jump: jump_back() })),
+        ("confirm_time", Command::ConfirmTime(ConfirmTime)),
     ];
     let numbered = commands.into_iter().zip(1_u64..);
     numbered
@@ -185,6 +198,9 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("change_ended".to_owned(), Outcome::ChangeEnded { done: true }),
         ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
         ("snapshot_sealed".to_owned(), Outcome::SnapshotSealed { index }),
+        ("level_raised".to_owned(), Outcome::LevelRaised { level: Level::new(2) }),
+        ("time_frozen".to_owned(), Outcome::TimeFrozen { new: true }),
+        ("time_confirmed".to_owned(), Outcome::TimeConfirmed { was_frozen: true, time }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -230,6 +246,8 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("change_under_way", Refusal::ChangeUnderWay),
         ("change_not_one_step", Refusal::ChangeNotOneStep),
         ("no_change", Refusal::NoChange),
+        ("level_too_low", Refusal::LevelTooLow { needed: Level::new(2), active: Level::new(1) }),
+        ("time_frozen", Refusal::TimeFrozen),
     ]
     .into_iter()
     .map(|(name, refusal)| (name.to_owned(), refusal))
@@ -304,6 +322,13 @@ pub(crate) fn state_of_members() -> State {
     world.state
 }
 
+/// One at level 2 whose time is frozen.
+pub(crate) fn state_raised_and_frozen() -> State {
+    let mut world = World::new();
+    world.ok(Command::FreezeTime(FreezeTime { jump: jump() }));
+    world.state
+}
+
 pub(crate) fn state_bytes(state: &State) -> Vec<u8> {
     let mut bytes = Vec::new();
     codec::write_state(state, &mut bytes).unwrap();
@@ -320,7 +345,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 20];
+    let mut seen = [false; 23];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -343,9 +368,12 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::EndChange(_) => 17,
             Command::RemoveNode(_) => 18,
             Command::SealSnapshot(_) => 19,
+            Command::RaiseLevel(_) => 20,
+            Command::FreezeTime(_) => 21,
+            Command::ConfirmTime(_) => 22,
         }] = true;
     }
-    assert_eq!(seen, [true; 20]);
+    assert_eq!(seen, [true; 23]);
 }
 
 #[test]
@@ -360,19 +388,21 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=19).collect::<Vec<_>>());
+    assert_eq!(kinds, (1..=19).chain(32..=34).collect());
 }
 
 #[test]
 fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
-    let samples = [("state", &state), ("state-members", &members)];
+    let raised = state_raised_and_frozen();
+    let samples = [("state", &state), ("state-members", &members), ("state-raised", &raised)];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
+    assert!(codec::read_state(&mut &frozen["state-raised"][..]).unwrap() == raised);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
 }
