@@ -16,6 +16,7 @@ pub(crate) use membership::Membership;
 pub(crate) use node::{Published, RaftNode, RaftStatus};
 pub(crate) use snapshot_data::SnapshotData;
 pub(crate) use state_machine::StateMachine;
+pub(crate) use wire::VERSION as RAFT_MESSAGES_VERSION;
 
 #[cfg(test)]
 mod suite_tests;

@@ -20,6 +20,7 @@ use proto_types::{Code, Level, LogTime, NodeId};
 use storage::log::{SyncFigure, SyncTimes};
 use tokio::sync::watch;
 
+use crate::raft::RAFT_MESSAGES_VERSION;
 use levels::{HeldBack, Levels};
 use log_clock::{Heard, LogClock, Round, Verdict};
 
@@ -139,6 +140,7 @@ impl RollCall {
         let syncs = self.sync_times.figure();
         status.level_min = u32::from(self.levels.min.get());
         status.level_max = u32::from(self.levels.max.get());
+        status.raft_messages = u32::from(RAFT_MESSAGES_VERSION);
         status.log_syncs_recent = syncs.recent;
         status.log_sync_median_micros = syncs.median_micros;
         status.log_sync_p99_micros = syncs.p99_micros;

@@ -158,24 +158,29 @@ impl Shared {
         ))
     }
 
-    async fn own_status(&self) -> Result<v1::GetNodeStatusResponse, ApiError> {
+    /// What is told without counting anything.
+    fn brief_status(&self) -> v1::GetNodeStatusResponse {
         let raft = self.raft.status();
-        let (bundle_count, bundle_bytes, disk_free_bytes) = self.keeper.usage().await?;
         let mut status = v1::GetNodeStatusResponse {
             term: raft.term,
             last_log_index: raft.last_log_index,
             applied_index: raft.applied_index,
-            disk_free_bytes,
-            bundle_bytes,
-            bundle_count,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             leader: raft.is_leader,
-            knows_caller: false,
-            removed_caller: false,
             ..Default::default()
         };
         self.raft.roll().tell(self.raft.local().state.level(), &mut status);
-        Ok(status)
+        status
+    }
+
+    async fn own_status(&self) -> Result<v1::GetNodeStatusResponse, ApiError> {
+        let (bundle_count, bundle_bytes, disk_free_bytes) = self.keeper.usage().await?;
+        Ok(v1::GetNodeStatusResponse {
+            disk_free_bytes,
+            bundle_bytes,
+            bundle_count,
+            ..self.brief_status()
+        })
     }
 
     async fn status_of(&self, node: NodeId) -> Option<v1::GetNodeStatusResponse> {

@@ -282,5 +282,10 @@ pub(crate) fn install(
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
         .install()?;
     describe();
+    // There from the first look on, so that a rate over them begins at the first rejection.
+    counter!(REJECTED, "reason" => proto_types::Code::Unavailable.as_str()).increment(0);
+    for event in ["started", "won"] {
+        counter!(ELECTIONS, "event" => event).increment(0);
+    }
     Ok(())
 }

@@ -81,7 +81,12 @@ async fn upgrade_one_node_at_a_time_fails_no_write_and_the_level_rises_with_the_
             let error = refused.expect_err("one is left");
             assert_eq!(error.code(), leads_new(&fleet, last).await, "{error}");
             if error.code() == Code::LevelTooLow {
-                assert_refused("too early", Err::<(), _>(error), Code::LevelTooLow, &[&names]);
+                assert_refused(
+                    "too early",
+                    Err::<(), _>(error),
+                    Code::LevelTooLow,
+                    &[names.as_str()],
+                );
             }
         }
     }

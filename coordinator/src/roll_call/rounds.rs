@@ -106,8 +106,10 @@ impl Caller<'_> {
     async fn ask(&self, members: &BTreeSet<NodeId>) {
         let roll = self.raft.roll();
         let log_time = roll.log_clock().now(self.env.clock.elapsed_millis());
-        let request =
-            v1::GetNodeStatusRequest { log_time_ms: log_time.map_or(0, LogTime::as_millis) };
+        let request = v1::GetNodeStatusRequest {
+            log_time_ms: log_time.map_or(0, LogTime::as_millis),
+            brief: true,
+        };
         let others = members.iter().filter(|node| **node != self.raft.this());
         let asked = others.filter_map(|node| Some((*node, self.peers.get(*node)?))).map(
             async |(node, mut peer)| {

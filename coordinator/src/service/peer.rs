@@ -201,6 +201,9 @@ impl Peer for PeerService {
         if self.0.raft.status().leader == Some(caller) {
             self.0.raft.roll().told(request.get_ref().log_time_ms);
         }
+        if request.get_ref().brief {
+            return Ok(Response::new(self.0.brief_status()));
+        }
         let mut status = self.0.own_status().await?;
         let state = self.0.raft.local().state;
         status.removed_caller = state.was_removed(caller);
