@@ -75,7 +75,8 @@ async fn hot_a_silent_connection_is_dropped_by_our_own_deadlines() {
     proxy.fall_silent();
     let lag = "strongroom_raft_lag_entries{peer=\"3\"}";
     for round in 0..3_u8 {
-        let backup = cluster.backup(&fleet.address(1), &[Content::file("a", &[round])]);
+        let (address, contents) = (fleet.address(1), [Content::file("a", &[round])]);
+        let backup = cluster.backup(&address, &contents);
         tokio::time::timeout(Duration::from_secs(5), backup)
             .await
             .expect("commits go on with the others");

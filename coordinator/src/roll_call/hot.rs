@@ -10,8 +10,10 @@ use storage::log::SyncFigure;
 const SLOW_MICROS: u64 = 100_000;
 /// and this many times what the fastest other voter's takes.
 const SLOW_RATIO: u64 = 4;
-/// Of fewer syncs in the last seconds nothing is said.
+/// Of fewer syncs in the last seconds nothing is said,
 const SYNCS_MIN: u32 = 5;
+/// unless they take this long: a disk that hangs ends none.
+const HANGS_MICROS: u64 = 1_000_000;
 /// It counts when it has lasted this long, and is over when it was not so for as long.
 pub(super) const LASTS_MS: u64 = 10_000;
 /// Between two moves of leadership by this node: a fleet must not be led in circles.
@@ -27,7 +29,8 @@ pub(super) struct Voter {
 }
 
 fn known(voter: &Voter) -> Option<u64> {
-    (voter.syncs.recent >= SYNCS_MIN).then_some(voter.syncs.median_micros)
+    let SyncFigure { recent, median_micros, .. } = voter.syncs;
+    (recent >= SYNCS_MIN || median_micros >= HANGS_MICROS).then_some(median_micros)
 }
 
 /// Whether the disk of `node` is slow beside the fastest of the others; `None` where too little
@@ -65,6 +68,10 @@ mod tests {
         Voter { syncs: SyncFigure { recent: 4, ..voter(1).syncs }, is_ready: true }
     }
 
+    fn hangs() -> Voter {
+        Voter { syncs: SyncFigure { recent: 1, ..voter(1000).syncs }, is_ready: true }
+    }
+
     fn away(median_millis: u64) -> Voter {
         Voter { is_ready: false, ..voter(median_millis) }
     }
@@ -79,6 +86,7 @@ mod tests {
             (vec![voter(500), unknown(), unknown()], None),
             (vec![unknown(), voter(1), voter(1)], None),
             (vec![voter(500)], None),
+            (vec![hangs(), voter(1), voter(1)], Some(true)),
         ] {
             let all = (1..).map(NodeId::new).zip(voters).collect();
             assert_eq!(is_slow(NodeId::new(1), &all), expected, "{all:?}");

@@ -9,23 +9,23 @@ use super::{Answer, HEARD_MS};
 
 /// The levels a program works with. Also what an older one is held to by `upgrade.level_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Levels {
+pub(crate) struct Levels {
     /// The lowest level of a fleet, and of a peer, that it works with.
-    pub min: Level,
+    pub(crate) min: Level,
     /// The highest level that it can apply, decode and answer.
-    pub max: Level,
+    pub(crate) max: Level,
 }
 
 impl Levels {
     /// Those of this program, held back to `max` where that is lower.
     #[must_use]
-    pub fn held_back_to(max: Option<Level>) -> Self {
+    pub(crate) fn held_back_to(max: Option<Level>) -> Self {
         Self { min: Level::OLDEST, max: max.unwrap_or(Level::NEWEST).min(Level::NEWEST) }
     }
 
     /// As another node says them; a program that says nothing is of the first level.
     #[must_use]
-    pub fn told(min: u32, max: u32) -> Self {
+    pub(crate) fn told(min: u32, max: u32) -> Self {
         let level = |number: u32| u16::try_from(number).ok().filter(|n| *n > 0).map(Level::new);
         Self { min: level(min).unwrap_or_default(), max: level(max).unwrap_or_default() }
     }
@@ -35,7 +35,12 @@ impl Levels {
     ///
     /// # Errors
     /// `UNSUPPORTED_VERSION`, with whose program is too old.
-    pub fn check_peer(self, peer: NodeId, theirs: Self, active: Level) -> Result<(), ApiError> {
+    pub(crate) fn check_peer(
+        self,
+        peer: NodeId,
+        theirs: Self,
+        active: Level,
+    ) -> Result<(), ApiError> {
         let needed = self.min.max(active);
         if theirs.max < needed {
             return Err(ApiError::new(
@@ -64,7 +69,7 @@ impl Levels {
     ///
     /// # Errors
     /// `UNSUPPORTED_VERSION`.
-    pub fn check_fleet(self, active: Level) -> Result<(), ApiError> {
+    pub(crate) fn check_fleet(self, active: Level) -> Result<(), ApiError> {
         if active <= self.max {
             return Ok(());
         }
