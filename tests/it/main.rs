@@ -3,6 +3,7 @@
 
 mod access;
 mod bundles;
+mod canary;
 mod damage;
 mod hot;
 mod inside;

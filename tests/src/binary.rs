@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 #[must_use]
 pub fn strongroom() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    // target/PROFILE/deps/it-HASH
-    let profile =
-        test.parent().and_then(Path::parent).expect("a test's binary lies in target/PROFILE/deps");
+    // target/PROFILE/deps/it-HASH, or a program of this package in target/PROFILE
+    let beside = test.parent().expect("a binary lies in a directory");
+    let profile = if beside.ends_with("deps") { beside.parent() } else { Some(beside) };
+    let profile = profile.expect("a test's binary lies in target/PROFILE/deps");
     let binary = profile.join("strongroom");
     assert!(
         binary.is_file(),

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod binary;
+pub mod canary;
 pub mod cli;
 pub mod client;
 pub mod fleet;

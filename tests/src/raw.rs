@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proto::identity::{Party as Who, Role};
 use proto::{ApiError, v1};
 use proto_types::env::{Clock, Random, SystemClock, SystemRandom};
-use proto_types::{BundleId, ClusterId, Epoch, FleetId, Sequence};
+use proto_types::{BundleId, ClusterId, Epoch, FleetId, PointStatement, Sequence};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -305,6 +305,40 @@ impl RawCluster {
             }],
             items: 1,
             logical_bytes: 1,
+        }
+    }
+
+    /// The request that says, signed, that nothing has changed since the head.
+    ///
+    /// # Panics
+    /// Before the first point.
+    #[must_use]
+    pub fn unchanged_request(&self, write_id: v1::WriteId) -> v1::CommitPointRequest {
+        let head = self.head.as_ref().expect("there is a first point");
+        let taken = SystemClock.now();
+        let statement = PointStatement {
+            fleet: self.fleet,
+            cluster: self.id,
+            lineage: 0,
+            sequence: Sequence::new(head.sequence + 1),
+            epoch: Epoch::new(self.epoch),
+            taken,
+            manifest: self.parent().manifest,
+            key_bundle: self.parent().key_bundle,
+        };
+        let signature = Bytes::copy_from_slice(&self.signing.sign_statement(&statement));
+        let unchanged = v1::UnchangedPoint { signature };
+        v1::CommitPointRequest {
+            write_id: Some(write_id),
+            epoch: self.epoch,
+            lease_id: Bytes::new(),
+            sequence: head.sequence + 1,
+            parent_manifest_id: head.manifest_id.clone(),
+            taken_ms: taken.as_millis(),
+            content: Some(v1::commit_point_request::Content::Unchanged(unchanged)),
+            proofs: head.proofs.clone(),
+            items: head.items,
+            logical_bytes: head.logical_bytes,
         }
     }
 
