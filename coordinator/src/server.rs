@@ -138,6 +138,7 @@ pub async fn run_on(
     if let Ok(reason) = outcome {
         telemetry::stopping(config.node_id, reason);
         raft.hand_over().await;
+        raft.settle_writes().await;
     }
     stop_serving.cancel();
     // After a durable path failed nothing more is promised: open requests are cut off at once.

@@ -16,7 +16,7 @@ use proto::env::Env;
 use proto::{ApiError, v1};
 use proto_types::{Code, FleetId, Level, LogIndex, LogTime, NodeId};
 use storage::raft_types::{Command as CommandBytes, Member as RaftMember, TypeConfig as C};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 use super::figures::Elections;
 use super::network::Network;
@@ -75,6 +75,8 @@ pub(crate) struct RaftNode {
     pub(super) timing: RaftConfig,
     roll: Arc<RollCall>,
     snapshot_time: Arc<AtomicU64>,
+    /// Held for reading by every write under way; whether this node stops.
+    stopping: Arc<RwLock<bool>>,
 }
 
 impl RaftNode {
@@ -99,7 +101,17 @@ impl RaftNode {
         let raft = Raft::new(this.get(), Arc::new(settings), network, log, machine)
             .await
             .map_err(|error| stopped(&error.to_string()))?;
-        Ok(Self { raft, env, this, peers, published, timing: config.raft, roll, snapshot_time })
+        Ok(Self {
+            raft,
+            env,
+            this,
+            peers,
+            published,
+            timing: config.raft,
+            roll,
+            snapshot_time,
+            stopping: Arc::default(),
+        })
     }
 
     /// Makes the first membership, the same on every node of a new fleet. Does nothing where
@@ -210,6 +222,13 @@ impl RaftNode {
     /// its outcome and index. Repeats go on through a leader change, which is safe because a
     /// request carries its session and number, or is the same done twice as done once.
     pub(crate) async fn propose(&self, request: Request) -> Result<(Outcome, LogIndex), ApiError> {
+        let stopping = self.stopping.read().await;
+        if *stopping {
+            return Err(ApiError::new(
+                Code::Unavailable,
+                format!("node {} is being stopped; ask another coordinator", self.this),
+            ));
+        }
         self.require_known(request.command.level())?;
         let bytes = Bytes::from(codec::encode_request(&request));
         let request = &request;
@@ -233,6 +252,16 @@ impl RaftNode {
         // The caller reads its own write on this node.
         self.applied(index).await?;
         Ok((outcome, index))
+    }
+
+    /// Waits until the writes that came through this node are answered, which takes the entries that
+    /// other nodes send it, and takes no more.
+    pub(crate) async fn settle_writes(&self) {
+        let limit = self.timing.leader_patience() * 2;
+        match tokio::time::timeout(limit, self.stopping.write()).await {
+            Ok(mut stopping) => *stopping = true,
+            Err(_) => tracing::info!("writes through this node are not answered yet"),
+        }
     }
 
     /// On the leader: stamps the time and commits. Refused by any other node.
