@@ -97,8 +97,7 @@ async fn pump(
     state: Arc<State>,
 ) {
     let mut buffer = vec![0; 64 << 10];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
         if state.is_silent.load(Ordering::SeqCst) {
             silent.store(true, Ordering::SeqCst);
         }
