@@ -116,3 +116,43 @@ async fn invariant_t1_a_jump_freezes_the_end_of_leases_until_an_admin_confirms_i
     assert!(until("an answer", async || lives(&lease).await).await);
     inside.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_t1_a_fleet_that_was_off_believes_a_day_and_no_more() {
+    let mut inside = Inside::start().await;
+    inside.log_time(1).await;
+    inside.stop_all().await;
+    for node in tests::fleet::NODES {
+        inside.clock(node).set_off(23 * HOUR);
+    }
+    inside.start_all().await;
+    assert_near(off(&inside, 1).await, 23 * HOUR);
+    let status = inside.status_when("somebody leads", |status| status.leader_id > 0).await;
+    assert_eq!(status.time_frozen_since_ms, 0, "nearly a day is believed");
+
+    inside.stop_all().await;
+    for node in tests::fleet::NODES {
+        inside.clock(node).set_off(23 * HOUR + 25 * HOUR);
+    }
+    inside.start_all().await;
+    let status = inside.status_when("time is frozen", |s| stands(s, "clock-jumped", 0)).await;
+    let finding = status.findings.iter().find(|f| f.kind == "clock-jumped").expect("it stands");
+    assert!(finding.message.contains("every coordinator was stopped"), "{}", finding.message);
+    assert_near(off(&inside, 2).await, 23 * HOUR);
+
+    // Back is no jump: time stands still, and a finding says so.
+    let admin = inside.fleet.operator(Role::Admin);
+    let request = v1::ConfirmTimeRequest { write_id: Some(admin.write_id()) };
+    let mut client = admin.fleet(&inside.fleet.address(3));
+    assert!(client.confirm_time(request).await.answer().expect("confirmed").was_frozen);
+    inside.stop_all().await;
+    for node in tests::fleet::NODES {
+        inside.clock(node).set_off(0);
+    }
+    inside.start_all().await;
+    let status = inside.status_when("it is told", |s| stands(s, "clock-behind", 0)).await;
+    assert_eq!(status.time_frozen_since_ms, 0);
+    let (one, two) = (inside.log_time(1).await, inside.log_time(2).await);
+    assert_eq!(one, two, "it stands still");
+    inside.stop_all().await;
+}
