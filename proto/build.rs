@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 6] = ["common", "fleet", "catalog", "backup", "peer", "local"];
+const FILES: [&str; 7] = ["common", "fleet", "catalog", "backup", "peer", "local", "restore"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files: Vec<String> = FILES.iter().map(|f| format!("strongroom/v1/{f}.proto")).collect();

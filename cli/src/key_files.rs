@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use agent::shown;
-use bundle::{MAX_KEY_FILE_BYTES, SigningKey};
+use bundle::{MAX_KEY_FILE_BYTES, RecoverySecret, SigningKey};
 use proto_types::{Code, SigningPublicKey};
 use zeroize::Zeroizing;
 
@@ -42,6 +42,16 @@ pub fn signing_public(text: &str) -> Result<SigningPublicKey> {
         return Ok(key);
     }
     signing(path).map(|key| key.public())
+}
+
+/// Reads the secret half of the fleet's recovery key.
+///
+/// # Errors
+/// As [`signing`].
+pub fn recovery(path: &Path) -> Result<RecoverySecret> {
+    let text = read(path)?;
+    RecoverySecret::from_text(&text)
+        .map_err(|error| CliError::new(error.code(), format!("{}: {error}", shown::path(path))))
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>> {

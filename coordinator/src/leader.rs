@@ -9,6 +9,7 @@ use coordinator_core::{
 use proto::ApiError;
 use proto_types::Code;
 
+use crate::absent::AbsentWatch;
 use crate::config::Config;
 use crate::membership;
 use crate::raft::RaftNode;
@@ -21,6 +22,7 @@ const ROUND: Duration = Duration::from_secs(2);
 /// Leads, as often as this node is the leader, until dropped.
 pub(crate) async fn lead(config: &Config, raft: &RaftNode) {
     let mut leader = None;
+    let mut absent = AbsentWatch::default();
     loop {
         let status = raft.status();
         if status.leader != leader {
@@ -29,7 +31,7 @@ pub(crate) async fn lead(config: &Config, raft: &RaftNode) {
         }
         telemetry::raft_status(&status, raft.local().state.level());
         if status.is_leader
-            && let Err(error) = round(config, raft).await
+            && let Err(error) = round(config, raft, &mut absent).await
         {
             // What time does not heal, somebody must hear of; and not ten times a second.
             if error.is_retryable() {
@@ -45,7 +47,7 @@ pub(crate) async fn lead(config: &Config, raft: &RaftNode) {
     }
 }
 
-async fn round(config: &Config, raft: &RaftNode) -> Result<(), ApiError> {
+async fn round(config: &Config, raft: &RaftNode, absent: &mut AbsentWatch) -> Result<(), ApiError> {
     let state = raft.local().state;
     if state.fleet().is_none() {
         let fleet = &config.fleet;
@@ -78,6 +80,9 @@ async fn round(config: &Config, raft: &RaftNode) -> Result<(), ApiError> {
     sessions.truncate(limits::EXPIRED_MAX);
     if !sessions.is_empty() {
         let command = Command::ExpireSessions(ExpireSessions { sessions });
+        raft.propose_here(core_request(None, command)).await?;
+    }
+    if let Some(command) = absent.look(&state) {
         raft.propose_here(core_request(None, command)).await?;
     }
     Ok(())

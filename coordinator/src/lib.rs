@@ -3,6 +3,7 @@
 //!
 //! [`run`] is the whole program; `cli` calls it.
 
+mod absent;
 mod auth;
 pub mod config;
 mod keeper;

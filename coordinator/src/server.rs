@@ -13,6 +13,7 @@ use proto::v1::backup_server::BackupServer;
 use proto::v1::catalog_server::CatalogServer;
 use proto::v1::fleet_server::FleetServer;
 use proto::v1::peer_server::PeerServer;
+use proto::v1::restore_server::RestoreServer;
 use proto::{ApiError, v1};
 use proto_types::{Code, NodeId};
 use tokio::sync::Semaphore;
@@ -26,7 +27,8 @@ use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
 use crate::roll_call::{self, RollCall};
 use crate::service::{
-    Admission, BackupService, CatalogService, FleetService, Parts, PeerService, Shared,
+    Admission, BackupService, CatalogService, FleetService, Parts, PeerService, RestoreService,
+    Shared,
 };
 use crate::{leader, opening, telemetry, wiped};
 
@@ -214,6 +216,9 @@ async fn router(
         )
         .add_service(
             BackupServer::new(BackupService(shared.clone())).max_decoding_message_size(limit),
+        )
+        .add_service(
+            RestoreServer::new(RestoreService(shared.clone())).max_decoding_message_size(limit),
         )
         .add_service(
             PeerServer::new(PeerService(shared.clone()))

@@ -8,6 +8,7 @@ mod convert;
 mod fleet;
 mod members;
 mod peer;
+mod restore;
 mod snapshot;
 
 use std::future::Future;
@@ -39,6 +40,7 @@ pub(crate) use backup::{BackupService, lease_gone};
 pub(crate) use catalog::CatalogService;
 pub(crate) use fleet::{FleetService, core_request};
 pub(crate) use peer::PeerService;
+pub(crate) use restore::RestoreService;
 
 /// The stream type of all server-streaming methods.
 pub(crate) type ReceiverStreamOf<M> = ReceiverStream<Result<M, Status>>;

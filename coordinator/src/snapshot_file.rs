@@ -5,10 +5,12 @@
 mod reader;
 mod writer;
 
+use std::collections::BTreeSet;
+
 use proto_types::{Code, FleetId};
 use serde::{Deserialize, Serialize};
 
-pub use reader::{Counts, Inspection, inspect};
+pub use reader::{Counts, Entry, Inspection, entries, inspect};
 pub use writer::Writer;
 
 pub(crate) const META: &str = "meta.json";
@@ -17,7 +19,9 @@ pub(crate) const SUMS: &str = "SHA256SUMS";
 pub(crate) const SEAL: &str = "seal.json";
 pub(crate) const BUNDLES: &str = "bundles/";
 const FORMAT: &str = "strongroom snapshot";
-const VERSION: u32 = 1;
+/// Version 1 did not name the coordinators.
+const VERSION: u32 = 2;
+const VERSION_MIN: u32 = 1;
 
 /// `meta.json`: what the snapshot is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,9 @@ pub struct Meta {
     pub includes_bundles: bool,
     /// Version of the program that read it.
     pub program: String,
+    /// The coordinators of then, voters or not; not known of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<BTreeSet<u64>>,
 }
 
 impl Meta {
@@ -55,6 +62,7 @@ impl Meta {
         (confirmed_index, index): (u64, u64),
         log_time_ms: u64,
         includes_bundles: bool,
+        nodes: BTreeSet<u64>,
     ) -> Self {
         Self {
             format: FORMAT.to_owned(),
@@ -68,6 +76,7 @@ impl Meta {
             log_time_ms,
             includes_bundles,
             program: env!("CARGO_PKG_VERSION").to_owned(),
+            nodes: Some(nodes),
         }
     }
 }

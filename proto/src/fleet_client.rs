@@ -137,6 +137,13 @@ impl FleetClient {
         }
     }
 
+    /// Begins a new session of writes: the fleet does not know the old one any more.
+    pub fn new_session(&self) {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        session.id = SessionId::random(&*self.env.random);
+        session.sequence = 0;
+    }
+
     /// The channel to use for a call that is not retried here (streams), with its address.
     #[must_use]
     pub fn channel(&self) -> (Channel, &str) {

@@ -5,6 +5,7 @@ mod access;
 mod bundles;
 mod canary;
 mod damage;
+mod fleet_restore;
 mod hot;
 mod inside;
 mod keys;

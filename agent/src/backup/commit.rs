@@ -165,7 +165,7 @@ impl Run<'_> {
             fleet: self.session.fleet,
             cluster: self.session.cluster,
             lineage: self.session.lineage,
-            sequence: known.head.sequence.next(),
+            sequence: self.next_sequence(Some(known)),
             epoch: self.session.epoch,
             taken: self.started,
             manifest: known.head.manifest,
@@ -301,6 +301,7 @@ impl Run<'_> {
             current: made.current,
             hints: made.hints,
             needs: made.needs,
+            is_absent: false,
         };
         let changes = super::previous::hint_changes(&previous, old.as_ref());
         let since = old.map(|old| (old.head.sequence, old.head.manifest));

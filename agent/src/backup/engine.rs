@@ -50,6 +50,8 @@ pub(super) struct Session {
     pub(super) cluster: ClusterId,
     pub(super) lineage: u32,
     pub(super) epoch: Epoch,
+    /// The next point's number is at least this: after a restore of the fleet there is a gap.
+    pub(super) next_sequence: Sequence,
 }
 
 /// Makes backups of one cluster.
@@ -236,6 +238,7 @@ impl Engine {
         let key = (previous.head.sequence, previous.head.manifest);
         let loaded =
             self.env.blocking("load hints", move || hints.load(key, &current.items)).await?;
+        previous.is_absent = point.absent_bundles > 0;
         previous.hints = loaded.unwrap_or_else(|error| {
             tracing::warn!(%error, "the cache is of no use: everything will be read again");
             vec![None; previous.current.items.len()]
@@ -278,6 +281,7 @@ impl Engine {
             cluster: id.map_err(|_| BackupError::Answer("the cluster's id"))?,
             lineage: cluster.lineage,
             epoch: Epoch::new(response.epoch),
+            next_sequence: Sequence::new(cluster.next_sequence.max(1)),
         })
     }
 
@@ -301,7 +305,28 @@ impl Engine {
         request: BackupRequest,
         progress: Arc<dyn Progress>,
     ) -> Result<v1::Point, BackupError> {
+        match self.run_once(request, progress.clone()).await {
+            // The fleet was restored from a snapshot and does not know this session: no newer agent
+            // took its place, so this one goes on with a new one.
+            Err(error) if error.code() == Code::SessionExpired => {
+                tracing::warn!(%error, "the fleet forgot this agent's session: it opens a new one");
+                self.session = None;
+                self.synced = false;
+                self.client.new_session();
+                self.run_once(request, progress).await
+            }
+            result => result,
+        }
+    }
+
+    async fn run_once(
+        &mut self,
+        mut request: BackupRequest,
+        progress: Arc<dyn Progress>,
+    ) -> Result<v1::Point, BackupError> {
         self.ensure_session().await?;
+        // On bytes that are nowhere nothing can be built.
+        request.full |= self.previous.as_ref().is_some_and(|previous| previous.is_absent);
         // Until an acknowledgement, nothing of it is believed any more: also when this future is
         // dropped half way.
         self.synced = false;

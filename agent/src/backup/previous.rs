@@ -57,6 +57,8 @@ pub(crate) struct Previous {
     pub(crate) hints: Vec<Option<Hint>>,
     /// Every bundle the point needs.
     pub(crate) needs: BTreeSet<BundleId>,
+    /// Whether the fleet lacks some of them: it was restored from a snapshot without them.
+    pub(crate) is_absent: bool,
 }
 
 /// Where sealed bundles of the newest point are read.
@@ -128,7 +130,8 @@ impl Shelf<'_> {
             let base =
                 Base { id: head.manifest, dek: dek_of(&newest.file), manifest: manifest.clone() };
             let needs = needs_of(&head, &base, &BTreeSet::new());
-            return Ok(Previous { head, keyring, base, current: manifest, hints: vec![], needs });
+            let (current, hints) = (manifest, vec![]);
+            return Ok(Previous { head, keyring, base, current, hints, needs, is_absent: false });
         }
         let opened = self.manifest(&head, base_id, &keyring).await?;
         let base =
@@ -137,7 +140,7 @@ impl Shelf<'_> {
         // The base is kept beside the merged list: the next delta is against it.
         let current = bundle::merge(base_id, (*base.manifest).clone(), newest.manifest)?;
         let current = Arc::new(current);
-        Ok(Previous { head, keyring, base, current, hints: vec![], needs })
+        Ok(Previous { head, keyring, base, current, hints: vec![], needs, is_absent: false })
     }
 
     async fn manifest(

@@ -107,6 +107,8 @@ impl Run<'_> {
         let full = self.decide(&surveys, previous.as_ref());
         let repacked = self.choose_repacked(&mut surveys, previous.as_ref(), full).await?;
         let (keyring, rotated) = self.keyring(previous.as_mut())?;
+        // The last key bundle is nowhere either, for all that is known.
+        let rotated = rotated || previous.as_ref().is_some_and(|previous| previous.is_absent);
         let identity = self.identity(previous.as_ref());
         let known = match &previous {
             Some(_) if self.request.full => seal::KnownBlobs::new(),
@@ -267,12 +269,18 @@ impl Run<'_> {
         Ok((previous.keyring.clone(), true))
     }
 
+    /// The number of the point that follows.
+    pub(super) fn next_sequence(&self, previous: Option<&Previous>) -> Sequence {
+        let next = previous.map_or(Sequence::new(1), |previous| previous.head.sequence.next());
+        next.max(self.session.next_sequence)
+    }
+
     fn identity(&self, previous: Option<&Previous>) -> Identity {
         Identity {
             fleet: self.session.fleet,
             cluster: self.session.cluster,
             lineage: self.session.lineage,
-            sequence: previous.map_or(Sequence::new(1), |p| p.head.sequence.next()),
+            sequence: self.next_sequence(previous),
             epoch: self.session.epoch,
             created: self.started,
         }

@@ -1,6 +1,8 @@
 //! `strongroom snapshot`: the coordinators' whole state in one file, from a leader that was
 //! confirmed before and after (invariant S1).
 
+mod restore;
+
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,6 +41,8 @@ pub enum Verb {
     Save(SaveArgs),
     /// Check a saved snapshot and say what is in it; needs no coordinator
     Inspect(InspectArgs),
+    /// Bring a saved snapshot into an empty fleet, as a new generation (role admin)
+    Restore(restore::RestoreArgs),
 }
 
 /// Arguments of `snapshot save`.
@@ -145,6 +149,7 @@ impl SnapshotView {
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::Save(arguments) => save(&arguments, context).await,
+        Verb::Restore(arguments) => restore::run(&arguments, context).await,
         Verb::Inspect(arguments) => {
             let (found, bytes) = inspect(&arguments.file, context).await?;
             let view = SnapshotView::of(&arguments.file, bytes, found, 0);

@@ -259,6 +259,12 @@ pub struct StatusView {
     pub fleet_id: String,
     /// Its name.
     pub fleet: String,
+    /// How often it was restored from a snapshot.
+    pub generation: u32,
+    /// Whether a snapshot is being restored into it.
+    pub restoring: bool,
+    /// Bundles that points need and no coordinator has.
+    pub absent_bundles: u64,
     /// Fingerprint of its recovery key.
     pub recovery_key_fingerprint: String,
     /// The leader's id; none between two leaders.
@@ -303,6 +309,9 @@ impl From<&v1::GetStatusResponse> for StatusView {
         Self {
             fleet_id: hex::encode(&status.fleet_id),
             fleet: status.fleet_name.clone(),
+            generation: status.generation,
+            restoring: status.restoring,
+            absent_bundles: status.absent_bundles,
             recovery_key_fingerprint: hex::encode(&status.recovery_key_fingerprint),
             leader_id: Some(status.leader_id).filter(|id| *id != 0),
             term: status.term,
@@ -395,6 +404,12 @@ impl StatusView {
             self.term,
             self.recovery_key_fingerprint
         );
+        if self.generation > 0 {
+            text.push_str(&format!("generation   {}\n", self.generation));
+        }
+        if self.restoring {
+            text.push_str("restoring    a snapshot is being restored into this fleet\n");
+        }
         text.push_str(&self.level_line());
         if let Some(since) = &self.time_frozen_since {
             text.push_str(&format!("time         frozen since {since}: the clocks jumped\n"));

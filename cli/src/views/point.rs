@@ -8,7 +8,7 @@ use proto_types::LogTime;
 use serde::Serialize;
 
 use super::{id, size, time};
-use crate::output::Rows;
+use crate::output::{Rows, count};
 use crate::when;
 
 /// A recovery point.
@@ -56,6 +56,8 @@ pub struct PointView {
     pub key_bundle: Option<String>,
     /// That key bundle's wraps.
     pub wraps: Option<String>,
+    /// Bundles that it needs and no coordinator has: with more than none it cannot be restored.
+    pub absent_bundles: u64,
     /// Its place in the log; none of a point in a file.
     pub log_index: Option<u64>,
     /// Whether it is what a restore overwrote: taken later than the point it has the times of.
@@ -115,6 +117,7 @@ impl From<&v1::Point> for PointView {
             base_manifest: id(&point.base_manifest_id),
             key_bundle: id(&point.key_bundle_id),
             wraps: id(&point.wraps_id),
+            absent_bundles: point.absent_bundles,
             log_index: Some(point.log_index),
             safety_file: false,
             bundles: point.bundles.iter().map(BundleView::from).collect(),
@@ -149,6 +152,7 @@ impl From<&PointInfo> for PointView {
             base_manifest: info.base.map(|base| base.to_string()),
             key_bundle: Some(info.key_bundle.to_string()),
             wraps: Some(info.wraps.to_string()),
+            absent_bundles: 0,
             log_index: None,
             safety_file: false,
             bundles: info
@@ -213,7 +217,9 @@ impl PointView {
     /// Whether it is proved, in a word.
     #[must_use]
     pub fn proof(&self) -> &'static str {
-        if self.proofs.iter().any(|proof| proof.state == "failed") {
+        if self.absent_bundles > 0 {
+            "absent"
+        } else if self.proofs.iter().any(|proof| proof.state == "failed") {
             "failed"
         } else if self.proved {
             "proved"
@@ -248,6 +254,13 @@ impl PointView {
             facts.iter().map(|(name, value)| format!("{name:<11} {}\n", plain(value))).collect();
         if let Some(warning) = times_apart(taken, committed_ms).filter(|_| !self.safety_file) {
             text.push_str(&format!("{:<11} {warning}\n", "warning"));
+        }
+        if self.absent_bundles > 0 {
+            text.push_str(&format!(
+                "{:<11} {} that it needs are on no coordinator: it cannot be restored\n",
+                "absent",
+                count(self.absent_bundles, "bundle")
+            ));
         }
         for proof in self.proofs.iter().filter(|proof| proof.state != "proved") {
             let (source, reason) = (plain(&proof.source), plain(&proof.reason));

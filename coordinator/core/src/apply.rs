@@ -8,7 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    clusters, commit, findings, fleet, holders, leases, levels, members, sessions, time, uploads,
+    clusters, commit, findings, fleet, holders, leases, levels, members, restore, sessions, time,
+    uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -62,6 +63,10 @@ fn execute(
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })
         }
+        Command::BeginRestore(command) => restore::begin(state, context, command),
+        Command::RestorePiece(command) => restore::piece(state, command),
+        Command::FinishRestore(command) => restore::finish(state, context, command),
+        Command::AbandonRestore(command) => restore::abandon(state, context, command),
         Command::RaiseLevel(command) => Ok(levels::raise(state, context, *command)),
         Command::FreezeTime(command) => time::freeze(state, context, command),
         Command::ConfirmTime(ConfirmTime) => Ok(time::confirm(state, context)),

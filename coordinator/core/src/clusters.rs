@@ -50,6 +50,7 @@ pub(crate) fn register(
         instance: None,
         head: Head::default(),
         lineage: 0,
+        sequence_floor: proto_types::Sequence::new(0),
     };
     state.clusters.insert(command.cluster, Arc::new(cluster));
     context.events.push(Event::ClusterRegistered { cluster: command.cluster });
@@ -124,6 +125,10 @@ pub(crate) fn require_epoch<'a>(
     epoch: Epoch,
 ) -> Result<&'a Cluster, Refusal> {
     let cluster = require(state, id)?;
+    // Only a restore takes it away, and there is no newer agent then.
+    if cluster.instance.is_none() && cluster.sequence_floor.get() > 0 {
+        return Err(Refusal::SessionEnded { cluster: *id });
+    }
     if cluster.instance.is_none() || cluster.epoch != epoch {
         return Err(Refusal::StaleEpoch { cluster: *id, offered: epoch, current: cluster.epoch });
     }

@@ -3,6 +3,7 @@
 //! is decided before, by the shell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proto_types::{
     BundleId, ClusterId, Epoch, FleetId, LeaseId, Level, LogIndex, LogTime, NodeId, Sequence,
@@ -83,6 +84,14 @@ pub enum Command {
     /// Proves that one leader led while a snapshot was read from it (S1): appended by that leader
     /// alone, in that term, after the last byte. Changes nothing.
     SealSnapshot(SealSnapshot),
+    /// Begins to bring a snapshot's state into an empty fleet.
+    BeginRestore(BeginRestore),
+    /// The next bytes of that state.
+    RestorePiece(RestorePiece),
+    /// Lets it take effect.
+    FinishRestore(FinishRestore),
+    /// Gives it up.
+    AbandonRestore(AbandonRestore),
     /// Raises the active level, once every member supports it. Proposed by the leader.
     RaiseLevel(RaiseLevel),
     /// Says that the clocks jumped (T1): nothing ends by time until an admin confirms it. Proposed
@@ -117,6 +126,10 @@ impl Command {
             Self::EndChange(_) => "end_change",
             Self::RemoveNode(_) => "remove_node",
             Self::SealSnapshot(_) => "seal_snapshot",
+            Self::BeginRestore(_) => "begin_restore",
+            Self::RestorePiece(_) => "restore_piece",
+            Self::FinishRestore(_) => "finish_restore",
+            Self::AbandonRestore(_) => "abandon_restore",
             Self::RaiseLevel(_) => "raise_level",
             Self::FreezeTime(_) => "freeze_time",
             Self::ConfirmTime(_) => "confirm_time",
@@ -150,7 +163,12 @@ impl Command {
             | Self::SealSnapshot(_) => Level::new(1),
             // What follows it in the log may be of the level it raises to.
             Self::RaiseLevel(command) => command.to,
-            Self::FreezeTime(_) | Self::ConfirmTime(_) => Level::new(2),
+            Self::FreezeTime(_)
+            | Self::ConfirmTime(_)
+            | Self::BeginRestore(_)
+            | Self::RestorePiece(_)
+            | Self::FinishRestore(_)
+            | Self::AbandonRestore(_) => Level::new(2),
         }
     }
 }
@@ -411,6 +429,57 @@ pub struct RemoveNode {
 pub struct SealSnapshot {
     /// Drawn for this snapshot, so that each has an entry of its own.
     pub nonce: [u8; 16],
+}
+
+/// See [`Command::BeginRestore`]. Of the same state it answers how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeginRestore {
+    /// Names the restore, like the lease of an upload; drawn by the proposer.
+    pub restore: LeaseId,
+    /// The fleet that the snapshot is of, which must be this one: it is part of what every bundle
+    /// is sealed and signed for.
+    pub fleet: FleetId,
+    /// That fleet's name.
+    pub fleet_name: String,
+    /// Do not compare the name.
+    pub force: bool,
+    /// SHA-256 of the encoded state.
+    pub state_sha256: [u8; 32],
+    /// Its length.
+    pub state_bytes: u64,
+    /// The coordinators of then, which must not come back.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// See [`Command::RestorePiece`]. Pieces come in order; one again answers the same.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RestorePiece {
+    /// The restore.
+    pub restore: LeaseId,
+    /// Where in the encoded state the piece begins.
+    pub offset: u64,
+    /// At most [`crate::limits::RESTORE_PIECE_BYTES_MAX`].
+    pub bytes: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for RestorePiece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RestorePiece({}, {}, {} bytes)", self.restore, self.offset, self.bytes.len())
+    }
+}
+
+/// See [`Command::FinishRestore`]. Once done it answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishRestore {
+    /// The restore.
+    pub restore: LeaseId,
+}
+
+/// See [`Command::AbandonRestore`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbandonRestore {
+    /// The restore.
+    pub restore: LeaseId,
 }
 
 /// See [`Command::RaiseLevel`]. To the active level or one below it answers the same.

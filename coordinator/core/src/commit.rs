@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdSet;
-use proto_types::{BundleId, PointStatement};
+use proto_types::{BundleId, PointStatement, Sequence};
 
 use crate::apply::Context;
 use crate::command::{CommitPoint, Content};
@@ -46,7 +46,7 @@ pub(crate) fn commit(
     }
     let cluster = clusters::require_epoch(state, &command.cluster, command.epoch)?;
     require_next(cluster, command)?;
-    require_lease(state, command)?;
+    require_lease(state, cluster.head.sequence, command)?;
     let proofs = check_proofs(&command.proofs)?;
     let bytes = command.entry_bytes();
     if bytes > limits::COMMIT_BYTES_MAX {
@@ -114,7 +114,7 @@ fn committed(row: &PointRow) -> Outcome {
 
 fn require_next(cluster: &Cluster, command: &CommitPoint) -> Result<(), Refusal> {
     let head = cluster.head;
-    if command.sequence != head.sequence.next() {
+    if command.sequence != cluster.next_sequence() {
         return Err(Refusal::StaleHead {
             cluster: cluster.id,
             offered: command.sequence,
@@ -128,7 +128,7 @@ fn require_next(cluster: &Cluster, command: &CommitPoint) -> Result<(), Refusal>
 }
 
 /// New content needs its upload's lease, so that what it builds on was pinned all the time.
-fn require_lease(state: &State, command: &CommitPoint) -> Result<(), Refusal> {
+fn require_lease(state: &State, head: Sequence, command: &CommitPoint) -> Result<(), Refusal> {
     let Some(id) = command.lease else {
         return match command.content {
             Content::Changed(_) => Err(Refusal::LeaseRequired),
@@ -138,9 +138,8 @@ fn require_lease(state: &State, command: &CommitPoint) -> Result<(), Refusal> {
     let lease = state.upload(&id).ok_or(Refusal::LeaseGone { lease: id })?;
     // A new epoch has ended the uploads of the one before, so the epochs cannot differ while that
     // holds; E1 does not rest on it.
-    let fits = lease.cluster == command.cluster
-        && lease.epoch == command.epoch
-        && lease.parent.next() == command.sequence;
+    let fits =
+        lease.cluster == command.cluster && lease.epoch == command.epoch && lease.parent == head;
     if fits { Ok(()) } else { Err(Refusal::LeaseOfAnother { lease: id }) }
 }
 
@@ -247,6 +246,7 @@ fn install(
         needs: prepared.needs,
         committed: context.now,
         index: context.log.index,
+        generation: state.fleet().map_or(0, |fleet| fleet.generation),
         taken: command.taken,
         epoch: command.epoch,
         lease: command.lease,

@@ -34,6 +34,8 @@ pub(crate) fn init(
         name: command.name.clone(),
         created: context.now,
         recovery: command.recovery,
+        generation: 0,
+        restored_from: None,
     }));
     context.events.push(Event::FleetCreated { fleet: command.fleet });
     Ok(Outcome::FleetReady { fleet: command.fleet })

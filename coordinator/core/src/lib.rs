@@ -22,6 +22,7 @@ mod members;
 mod outcome;
 mod query;
 mod refusal;
+mod restore;
 mod rows;
 mod sessions;
 mod state;
@@ -31,20 +32,20 @@ mod voters;
 
 pub use apply::apply;
 pub use command::{
-    AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
-    CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
-    FreezeTime, InitFleet, LogContext, OfChange, OpenReadLease, OpenUpload, RaiseFinding,
-    RaiseLevel, RecordHolders, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot,
-    UploadEnd,
+    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
+    ClearFinding, Command, CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload,
+    ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, LogContext, OfChange,
+    OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RegisterCluster,
+    RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
-pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
+pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, Instance,
     Jump, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
-    RecoveryPublicKey, Scope, Session, Severity, UploadLease,
+    RecoveryPublicKey, Restore, Scope, Session, Severity, UploadLease,
 };
 pub use state::State;
 pub use time::CLOCK_JUMPED;

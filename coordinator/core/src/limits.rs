@@ -57,6 +57,13 @@ pub const VOTERS_MAX: usize = 15;
 /// Bytes of a coordinator's address: a DNS name of 253 and a port.
 pub const NODE_ADDRESS_BYTES_MAX: usize = 259;
 
+/// Bytes of one piece of a state that is restored: with its tags under the limit of a log entry.
+pub const RESTORE_PIECE_BYTES_MAX: usize = 12 << 10;
+/// Bytes of an encoded state that is restored: some millions of points.
+pub const RESTORE_BYTES_MAX: u64 = 4 << 30;
+/// Coordinators that a restored snapshot names.
+pub const RESTORE_NODES_MAX: usize = 256;
+
 /// Findings of one scope (a cluster, a node or the fleet).
 pub const FINDINGS_PER_SCOPE_MAX: usize = 256;
 /// Bytes of a finding's kind.

@@ -135,6 +135,25 @@ pub enum Outcome {
         /// Where in the log that is proved.
         index: LogIndex,
     },
+    /// The restore may send the state.
+    RestoreBegun {
+        /// Its name: of an earlier try, where the state is the same.
+        restore: LeaseId,
+        /// Where in the log it was begun: bundles are acknowledged after this.
+        index: LogIndex,
+        /// Bytes of the state that are here already.
+        received: u64,
+    },
+    /// The piece is here.
+    RestoreReceived {
+        /// Bytes of the state that are here.
+        received: u64,
+    },
+    /// The fleet holds the snapshot's state.
+    Restored {
+        /// Its generation now.
+        generation: u32,
+    },
     /// The fleet has at least the level that was asked for.
     LevelRaised {
         /// The active one.
@@ -243,6 +262,11 @@ pub enum Event {
     NodeRemoved {
         /// Its id.
         node: NodeId,
+    },
+    /// The state came from a snapshot.
+    Restored {
+        /// The fleet's generation now.
+        generation: u32,
     },
     /// The active level rose.
     LevelRaised {

@@ -61,7 +61,17 @@ impl State {
     /// Whether the lease, of either kind, was opened and not yet ended by a log entry.
     #[must_use]
     pub fn lease_live(&self, lease: &LeaseId) -> bool {
-        self.uploads.contains_key(lease) || self.reads.contains_key(lease)
+        self.uploads.contains_key(lease)
+            || self.reads.contains_key(lease)
+            || self.restore.as_ref().is_some_and(|restore| restore.id == *lease)
+    }
+
+    /// Whether bundles may come in under this name: a live upload's, or that of the restore under
+    /// way.
+    #[must_use]
+    pub fn brings_bundles(&self, lease: &LeaseId) -> bool {
+        self.uploads.contains_key(lease)
+            || self.restore.as_ref().is_some_and(|restore| restore.id == *lease)
     }
 
     /// The cluster that a live lease, of either kind, belongs to.
@@ -142,7 +152,7 @@ impl State {
     /// The newest point of a cluster with every source proved: the last good one.
     #[must_use]
     pub fn newest_proved_point(&self, cluster: &ClusterId) -> Option<&PointRow> {
-        self.points(cluster).rev().find(|point| point.is_proved())
+        self.points(cluster).rev().find(|point| point.is_proved() && self.absent_of(point) == 0)
     }
 
     /// The newest point of a cluster that was committed at or before `time`.

@@ -290,6 +290,30 @@ pub enum Refusal {
     /// There is nothing to seal or to end.
     #[error("no such change of voters is under way: begin one first")]
     NoChange,
+    /// A snapshot that this fleet cannot take.
+    #[error("the snapshot cannot be restored: {problem}; {}", problem.remedy())]
+    RestoreRefused {
+        /// Why.
+        problem: RestoreProblem,
+    },
+    /// Another snapshot is being restored.
+    #[error(
+        "another snapshot is being restored ({restore}): let it end, or give it up with `strongroom \
+         snapshot restore --abandon`"
+    )]
+    RestoreUnderWay {
+        /// Its name.
+        restore: LeaseId,
+    },
+    /// The fleet was restored since the agent's session began.
+    #[error(
+        "the fleet was restored from a snapshot, and the sessions of cluster {cluster} ended with \
+         it: open a new one"
+    )]
+    SessionEnded {
+        /// Whose.
+        cluster: ClusterId,
+    },
     /// A coordinator with an older program could not apply it.
     #[error(
         "this needs level {needed}, the fleet's is {active}: upgrade every coordinator, \
@@ -345,7 +369,10 @@ impl Refusal {
             Self::NodeWasRemoved { .. }
             | Self::NodeVotes { .. }
             | Self::ChangeUnderWay
-            | Self::NoChange => Code::Conflict,
+            | Self::NoChange
+            | Self::RestoreUnderWay { .. } => Code::Conflict,
+            Self::RestoreRefused { problem } => problem.code(),
+            Self::SessionEnded { .. } => Code::SessionExpired,
             Self::LevelTooLow { .. } => Code::LevelTooLow,
             Self::TimeFrozen => Code::TimeFrozen,
         }
@@ -432,6 +459,10 @@ words! {
         NodeName = 15, "coordinator's name", "use 1 to 63 lower-case letters, digits and hyphens", InvalidArgument;
         /// Of a coordinator.
         NodeAddress = 16, "coordinator's address", "write host:port, as others reach it", InvalidArgument;
+        /// Of a restored state.
+        RestoreSize = 24, "size of the restored state", "use 1 byte to 4 GiB", InvalidArgument;
+        /// Of a restored state.
+        RestorePiece = 25, "piece of the restored state", "send pieces of 1 to 12288 bytes in order, and no more than announced", InvalidArgument;
     }
     second rule: /** What a valid one looks like. */
 }
@@ -465,8 +496,31 @@ words! {
         Findings = 12, "the number of findings of one scope", "clear some first", LimitReached;
         /// Nodes of the fleet.
         Nodes = 13, "the number of coordinators", "remove one first", LimitReached;
+        /// Coordinators that a restored snapshot names.
+        RestoreNodes = 22, "the number of coordinators in the snapshot", "nobody has so many: check the snapshot", TooLarge;
         /// Voters.
         Voters = 14, "the number of voters", "more of them make every write slower and little safer", LimitReached;
+    }
+    second remedy: /** What to do about it. */
+}
+
+words! {
+    /// Why a snapshot cannot be restored.
+    RestoreProblem {
+        /// The fleet has clusters.
+        NotEmpty = 1, "this fleet has clusters already, and nothing is ever overwritten", "restore into an empty fleet", Conflict;
+        /// Of another fleet.
+        OtherFleet = 2, "it is of another fleet, and what it holds is sealed for that one", "begin the coordinators with `strongroom fleet init --from-snapshot`", WrongFleet;
+        /// The fleet has another name.
+        OtherName = 3, "its fleet has another name than this one", "check that it is the right snapshot, then say --force", WrongFleet;
+        /// Not all of it came.
+        Incomplete = 4, "not all of its state has arrived", "send the rest", InvalidArgument;
+        /// Its bytes are not those announced, or no state.
+        Damaged = 5, "its state is damaged", "use another copy", Damaged;
+        /// Of a newer program.
+        Newer = 6, "its state was written by a newer program", "upgrade the coordinators first", UnsupportedVersion;
+        /// Sealed to another key.
+        OtherRecoveryKey = 7, "its fleet has another recovery key than this one", "begin the coordinators with the snapshot's recovery key", WrongFleet;
     }
     second remedy: /** What to do about it. */
 }

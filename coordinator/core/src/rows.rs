@@ -41,6 +41,37 @@ pub struct Fleet {
     pub created: LogTime,
     /// Public halves of the recovery key that key bundles are sealed to.
     pub recovery: RecoveryPublicKey,
+    /// How often its state was restored from a snapshot.
+    pub generation: u32,
+    /// The restore that made this generation, if it is not the first.
+    pub restored_from: Option<LeaseId>,
+}
+
+/// A snapshot's state on its way into an empty fleet.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// Its name. Bundles come in under it as under the lease of an upload.
+    pub id: LeaseId,
+    /// Where in the log it was begun.
+    pub index: LogIndex,
+    /// Log time of that.
+    pub begun: LogTime,
+    /// SHA-256 of the whole encoded state.
+    pub state_sha256: [u8; 32],
+    /// Length of the whole encoded state.
+    pub state_bytes: u64,
+    /// The coordinators of the fleet that the snapshot is of.
+    pub nodes: BTreeSet<NodeId>,
+    /// What has come, in order.
+    pub pieces: imbl::Vector<Arc<[u8]>>,
+    /// Their bytes.
+    pub received: u64,
+}
+
+impl fmt::Debug for Restore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Restore({}, {} of {} bytes)", self.id, self.received, self.state_bytes)
+    }
 }
 
 /// Drawn by an agent when it starts; tells two agents of one cluster apart.
@@ -104,6 +135,17 @@ pub struct Cluster {
     pub head: Head,
     /// How often the chain of keys was broken and begun anew.
     pub lineage: u32,
+    /// The next point's number is larger than this and the head's: numbers up to here may have been
+    /// given out before a restore.
+    pub sequence_floor: Sequence,
+}
+
+impl Cluster {
+    /// The number of the next point.
+    #[must_use]
+    pub fn next_sequence(&self) -> Sequence {
+        self.head.sequence.max(self.sequence_floor).next()
+    }
 }
 
 /// Whether the content of one source is known to be complete.
@@ -159,6 +201,8 @@ pub struct PointRow {
     pub committed: LogTime,
     /// Where in the log it was committed.
     pub index: LogIndex,
+    /// Whose log: the fleet's generation then.
+    pub generation: u32,
     /// When the agent collected, by its own clock. May be anything.
     pub taken: LogTime,
     /// The epoch of the agent.
@@ -179,6 +223,12 @@ pub struct PointRow {
 }
 
 impl PointRow {
+    /// Its place among all commits of the fleet: no two points share one.
+    #[must_use]
+    pub const fn place(&self) -> (u32, LogIndex) {
+        (self.generation, self.index)
+    }
+
     /// Whether every source was proved. Only such points count as good; one without any source
     /// proves nothing.
     #[must_use]

@@ -31,7 +31,7 @@ impl Keeper {
         let gate = self.inner.gate.clone().lock_owned().await;
         self.inner.alive()?;
         let state = self.inner.raft.local().state;
-        if state.upload(&lease).is_none() && !ids.iter().all(|id| state.is_needed(id)) {
+        if !state.brings_bundles(&lease) && !ids.iter().all(|id| state.is_needed(id)) {
             self.wake();
             return Err(lease_gone(lease));
         }

@@ -46,7 +46,13 @@ impl Keeper {
     async fn round(&self) -> Result<(), ApiError> {
         self.remove_abandoned().await?;
         let view = self.inner.raft.local();
-        let needed: BTreeSet<BundleId> = view.state.bundles().map(|(id, _)| *id).collect();
+        // Of what nobody has there is nothing to fetch; that is the leader's to report.
+        let needed: BTreeSet<BundleId> = view
+            .state
+            .bundles()
+            .filter(|(_, row)| !row.holders.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
         let held: BTreeSet<BundleId> = self
             .blocking("list-held", |inner| inner.noted(inner.ledger.bundles()))
             .await?
@@ -137,7 +143,7 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
     let partials = inner.store.partials().map_err(store_error)?;
     let state = inner.raft.local().state;
 
-    let is_live = |claim: &UploadClaim| state.upload(&claim.lease).is_some();
+    let is_live = |claim: &UploadClaim| state.brings_bundles(&claim.lease);
     let live: BTreeSet<BundleId> =
         claims.iter().filter(|claim| is_live(claim)).map(|claim| claim.bundle).collect();
     let mut unwanted = BTreeSet::new();
@@ -150,7 +156,7 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
     }
     // Without a claim, as after the ledger was lost: nobody is uploading anything, so nobody can
     // be about to commit it.
-    if state.uploads().next().is_none() {
+    if state.uploads().next().is_none() && state.restore().is_none() {
         unwanted.extend(held.iter().map(|(bundle, _)| *bundle));
         unwanted.extend(partials.iter().map(|partial| partial.id));
     }

@@ -33,15 +33,17 @@ fn page_size(asked: u64) -> usize {
     }
 }
 
-/// A page's token is the log index of the last point before it.
-fn page_token(token: &str) -> Result<Option<LogIndex>, ApiError> {
+/// A page's token is the place of the last point before it.
+fn page_token(token: &str) -> Result<Option<(u32, LogIndex)>, ApiError> {
     if token.is_empty() {
         return Ok(None);
     }
-    let index = token.parse().map(LogIndex::new).map_err(|_| {
+    let place = token.split_once('.').and_then(|(generation, index)| {
+        Some((generation.parse().ok()?, index.parse().map(LogIndex::new).ok()?))
+    });
+    place.map(Some).ok_or_else(|| {
         convert::invalid("page_token: give the next_page_token of the page before, unchanged")
-    })?;
-    Ok(Some(index))
+    })
 }
 
 fn find<'a>(
@@ -83,20 +85,23 @@ impl CatalogService {
         for cluster in clusters {
             caller.reader_of(cluster.id)?;
             let older =
-                state.points(&cluster.id).filter(|row| before.is_none_or(|b| row.index < b));
+                state.points(&cluster.id).filter(|row| before.is_none_or(|b| row.place() < b));
             rows.extend(older.map(|row| (row, cluster)));
         }
-        // The log's order is that of commits; no two points share an index.
-        rows.sort_unstable_by_key(|(row, _)| std::cmp::Reverse(row.index));
+        // The order of commits, over restores of the fleet as well.
+        rows.sort_unstable_by_key(|(row, _)| std::cmp::Reverse(row.place()));
         let more = rows.len() > page_size(message.page_size);
         rows.truncate(page_size(message.page_size));
         let next_page_token = match rows.last() {
-            Some((last, _)) if more => last.index.to_string(),
+            Some((last, _)) if more => format!("{}.{}", last.generation, last.index),
             Some(_) | None => String::new(),
         };
         Ok(v1::ListPointsResponse {
             read: Some(self.0.read_info(&view, message.stale)),
-            points: rows.into_iter().map(|(row, cluster)| convert::point(row, cluster)).collect(),
+            points: rows
+                .into_iter()
+                .map(|(row, cluster)| convert::point(state, row, cluster))
+                .collect(),
             next_page_token,
         })
     }

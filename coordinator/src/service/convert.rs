@@ -53,6 +53,7 @@ pub(super) fn cluster(row: &Cluster) -> v1::Cluster {
         head_sequence: row.head.sequence.get(),
         head_manifest: row.head.manifest.map(|id| bytes_of(id.as_bytes())).unwrap_or_default(),
         registered_ms: row.registered.as_millis(),
+        next_sequence: row.next_sequence().get(),
     }
 }
 
@@ -76,7 +77,7 @@ pub(super) fn proof_row(message: v1::SourceProof) -> Result<Proof, ApiError> {
 }
 
 /// A point without its bundles.
-pub(super) fn point(row: &PointRow, cluster: &Cluster) -> v1::Point {
+pub(super) fn point(state: &State, row: &PointRow, cluster: &Cluster) -> v1::Point {
     v1::Point {
         cluster_id: bytes_of(row.cluster.as_bytes()),
         cluster_name: cluster.name.clone(),
@@ -97,12 +98,13 @@ pub(super) fn point(row: &PointRow, cluster: &Cluster) -> v1::Point {
         unchanged: row.statement.is_some(),
         bundles: Vec::new(),
         statement_signature: row.statement.map(|s| bytes_of(&s)).unwrap_or_default(),
+        absent_bundles: state.absent_of(row),
     }
 }
 
 /// A point with all bundles that it needs and who holds them.
 pub(super) fn point_with_bundles(state: &State, row: &PointRow, cluster: &Cluster) -> v1::Point {
-    let mut message = point(row, cluster);
+    let mut message = point(state, row, cluster);
     message.bundles = row
         .needs
         .iter()

@@ -49,6 +49,9 @@ impl FleetService {
                 .map(|(key, row)| convert::finding(key, row, &names))
                 .collect(),
             change: members::change(&view),
+            generation: fleet.map_or(0, |fleet| fleet.generation),
+            restoring: state.restore().is_some(),
+            absent_bundles: state.absent_bundles().len() as u64,
             level: u32::from(state.level().get()),
             time_frozen_since_ms: state.freeze().map_or(0, |freeze| freeze.since.as_millis()),
         })
@@ -82,8 +85,8 @@ fn cluster_status(state: &State, id: ClusterId) -> v1::ClusterStatus {
     let cluster = status.cluster;
     v1::ClusterStatus {
         cluster: Some(convert::cluster(cluster)),
-        newest: status.newest.map(|row| convert::point(row, cluster)),
-        newest_proved: status.newest_proved.map(|row| convert::point(row, cluster)),
+        newest: status.newest.map(|row| convert::point(state, row, cluster)),
+        newest_proved: status.newest_proved.map(|row| convert::point(state, row, cluster)),
         points: status.points,
         stored_bytes: state
             .bundles()

@@ -94,6 +94,7 @@ impl Shared {
             (leadership.confirmed.get(), view.applied.get()),
             state.log_time().as_millis(),
             include_bundles,
+            view.members.keys().map(|node| node.get()).collect(),
         );
         let meta = serde_json::to_vec_pretty(&meta)
             .map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BUNDLES, FORMAT, META, Meta, SEAL, STATE, SUMS, Seal, SnapshotFileError, Sums, VERSION,
+    VERSION_MIN,
 };
 
 /// Longest `meta.json` and `seal.json`.
@@ -31,6 +32,8 @@ pub struct Inspection {
     pub counts: Counts,
     /// Length of the encoded state in bytes.
     pub state_bytes: u64,
+    /// SHA-256 of the encoded state.
+    pub state_sha256: [u8; 32],
     /// Bundles in the file.
     pub bundles: u64,
     /// Their bytes.
@@ -110,10 +113,47 @@ pub fn inspect(file: impl Read) -> Result<Inspection, SnapshotFileError> {
     check.finish()
 }
 
+/// One entry of a snapshot that [`inspect`] has found good: the state or a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// The encoded state.
+    State,
+    /// A bundle as it is stored.
+    Bundle(BundleId),
+}
+
+/// Hands the state and the bundles of a good snapshot to `each`, in the file's order, with their
+/// lengths. What was read is checked by whoever takes it: all of it is named by its SHA-256.
+///
+/// # Errors
+/// The first of `each`, or when the file cannot be read.
+pub fn entries<E: From<SnapshotFileError>>(
+    file: impl Read,
+    mut each: impl FnMut(Entry, u64, &mut dyn Read) -> Result<(), E>,
+) -> Result<(), E> {
+    let unpacked = zstd::Decoder::new(file).map_err(unreadable)?;
+    let mut archive = tar::Archive::new(unpacked);
+    for entry in archive.entries().map_err(unreadable)?.raw(true) {
+        let mut entry = entry.map_err(unreadable)?;
+        let name = entry.path().ok().and_then(|path| path.to_str().map(str::to_owned));
+        let bundle = |name: &str| name.strip_prefix(BUNDLES).and_then(|id| id.parse().ok());
+        let (kind, bytes) = match name.as_deref() {
+            Some(STATE) => (Entry::State, entry.size()),
+            Some(name) => match bundle(name) {
+                Some(id) => (Entry::Bundle(id), entry.size()),
+                None => continue,
+            },
+            None => continue,
+        };
+        each(kind, bytes, &mut entry)?;
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct Check {
     meta: Option<Meta>,
-    state: Option<(State, u64)>,
+    state: Option<(State, u64, [u8; 32])>,
     bundles: BTreeSet<BundleId>,
     bundle_bytes: u64,
     sums: Sums,
@@ -175,12 +215,13 @@ impl Check {
         // To the end, whatever the decoder made of it: the sum says more than its error.
         let rest = io::copy(&mut reader, &mut io::sink()).map_err(unreadable)?;
         drop(reader);
-        self.sums.add(STATE, &hashing.hash.finalize());
+        let sha256: [u8; 32] = hashing.hash.finalize().into();
+        self.sums.add(STATE, &sha256);
         let state = state.map_err(|error| damaged(STATE, format!("cannot be read: {error}")))?;
         if rest > 0 {
             return Err(damaged(STATE, "goes on behind its end"));
         }
-        self.state = Some((state, bytes));
+        self.state = Some((state, bytes, sha256));
         Ok(())
     }
 
@@ -226,7 +267,8 @@ impl Check {
                 SnapshotFileError::CutShort
             });
         };
-        let (state, state_bytes) = self.state.ok_or_else(|| damaged(STATE, "is not there"))?;
+        let (state, state_bytes, state_sha256) =
+            self.state.ok_or_else(|| damaged(STATE, "is not there"))?;
         if seal.sums_sha256 != self.sums.sha256() {
             return Err(damaged(SEAL, "is over other sums"));
         }
@@ -251,6 +293,7 @@ impl Check {
             seal,
             state,
             state_bytes,
+            state_sha256,
         })
     }
 }
@@ -269,10 +312,15 @@ fn read_meta(text: &[u8]) -> Result<Meta, SnapshotFileError> {
     if head.format != FORMAT {
         return Err(stranger("is of something else"));
     }
-    if head.version != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(&head.version) {
         return Err(SnapshotFileError::Version { found: head.version });
     }
-    serde_json::from_slice(text).map_err(|error| damaged(META, format!("cannot be read: {error}")))
+    let meta: Meta = serde_json::from_slice(text)
+        .map_err(|error| damaged(META, format!("cannot be read: {error}")))?;
+    if meta.nodes.is_some() != (head.version > 1) {
+        return Err(damaged(META, "names coordinators, or not, against its version"));
+    }
+    Ok(meta)
 }
 
 fn text(name: &str, entry: &mut dyn Read, limit: u64) -> Result<Vec<u8>, SnapshotFileError> {

@@ -25,7 +25,7 @@ fn state() -> State {
 }
 
 fn meta() -> Meta {
-    Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false)
+    Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false, [1, 2, 3].into())
 }
 
 struct Made {
@@ -196,7 +196,7 @@ fn snapshot_file_holds_what_it_says_and_nothing_else() {
     made.entries[0].1 = serde_json::to_vec(&other).unwrap();
     assert!(refused(&Made::of(made.entries)).to_string().contains("another fleet"));
     let mut newer = serde_json::to_value(meta()).unwrap();
-    newer["version"] = 2.into();
+    newer["version"] = 3.into();
     let mut made = Made::good();
     made.entries[0].1 = serde_json::to_vec(&newer).unwrap();
     let error = refused(&Made::of(made.entries));

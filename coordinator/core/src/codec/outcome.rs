@@ -98,6 +98,17 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::ChangeEnded { done } => WireOutcome { kind: 17, flag: *done, ..empty },
         Outcome::NodeRemoved { node } => WireOutcome { kind: 18, number: node.get(), ..empty },
         Outcome::SnapshotSealed { index } => WireOutcome { kind: 19, index: index.get(), ..empty },
+        Outcome::RestoreBegun { restore, index, received } => WireOutcome {
+            kind: 24,
+            id: restore.put(),
+            index: index.get(),
+            done: *received,
+            ..empty
+        },
+        Outcome::RestoreReceived { received } => WireOutcome { kind: 25, done: *received, ..empty },
+        Outcome::Restored { generation } => {
+            WireOutcome { kind: 26, number: u64::from(*generation), ..empty }
+        }
         Outcome::LevelRaised { level } => {
             WireOutcome { kind: 32, number: u64::from(level.get()), ..empty }
         }
@@ -146,6 +157,15 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         17 => Outcome::ChangeEnded { done: wire.flag },
         18 => Outcome::NodeRemoved { node: NodeId::new(wire.number) },
         19 => Outcome::SnapshotSealed { index },
+        24 => Outcome::RestoreBegun {
+            restore: id(at("restore"), &wire.id)?,
+            index,
+            received: wire.done,
+        },
+        25 => Outcome::RestoreReceived { received: wire.done },
+        26 => Outcome::Restored {
+            generation: u32::try_from(wire.number).map_err(|_| at("generation").invalid())?,
+        },
         32 => Outcome::LevelRaised { level: level(at("level"), wire.number)? },
         33 => Outcome::TimeFrozen { new: wire.flag },
         34 => Outcome::TimeConfirmed { was_frozen: wire.flag, time },

@@ -5,7 +5,7 @@ use proto_types::{Epoch, NodeId, Sequence};
 
 use super::DecodeError;
 use super::wire::{At, WireId, id, level, present};
-use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
+use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 
 const WHAT: &str = "refusal";
 
@@ -120,6 +120,13 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::ChangeUnderWay => WireRefusal { kind: 33, ..empty },
         Refusal::ChangeNotOneStep => WireRefusal { kind: 34, ..empty },
         Refusal::NoChange => WireRefusal { kind: 35, ..empty },
+        Refusal::RestoreRefused { problem } => {
+            WireRefusal { kind: 44, word: problem.to_tag(), ..empty }
+        }
+        Refusal::RestoreUnderWay { restore } => {
+            WireRefusal { kind: 45, id: restore.put(), ..empty }
+        }
+        Refusal::SessionEnded { cluster } => WireRefusal { kind: 46, id: cluster.put(), ..empty },
         Refusal::LevelTooLow { needed, active } => WireRefusal {
             kind: 60,
             have: u64::from(active.get()),
@@ -204,6 +211,11 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         33 => Refusal::ChangeUnderWay,
         34 => Refusal::ChangeNotOneStep,
         35 => Refusal::NoChange,
+        44 => Refusal::RestoreRefused {
+            problem: present(at("problem"), RestoreProblem::from_tag(wire.word))?,
+        },
+        45 => Refusal::RestoreUnderWay { restore: lease()? },
+        46 => Refusal::SessionEnded { cluster: cluster()? },
         60 => Refusal::LevelTooLow {
             needed: level(at("needed"), wire.want)?,
             active: level(at("active"), wire.have)?,

@@ -11,10 +11,11 @@ use super::wire::{
     ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
 use crate::command::{
-    AcquireEpoch, AddNode, AddedBundle, BeginChange, ChangedContent, ClearFinding, Command,
-    CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
-    FreezeTime, InitFleet, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel,
-    RecordHolders, RegisterCluster, RemoveNode, RenewLease, Request, SealSnapshot,
+    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
+    ClearFinding, Command, CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload,
+    ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, OfChange, OpenReadLease,
+    OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RegisterCluster, RemoveNode, RenewLease,
+    Request, RestorePiece, SealSnapshot,
 };
 use crate::dropped::Dropped;
 
@@ -32,7 +33,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35, 48, 49, 50"
+                34, 35, 40, 41, 42, 43, 48, 49, 50"
     )]
     command: Option<WireCommand>,
 }
@@ -85,6 +86,16 @@ enum WireCommand {
     /// The nonce.
     #[prost(bytes = "vec", tag = "35")]
     SealSnapshot(Vec<u8>),
+    #[prost(message, tag = "40")]
+    BeginRestore(WireBeginRestore),
+    #[prost(message, tag = "41")]
+    RestorePiece(WireRestorePiece),
+    /// The restore.
+    #[prost(bytes = "vec", tag = "42")]
+    FinishRestore(Vec<u8>),
+    /// The restore.
+    #[prost(bytes = "vec", tag = "43")]
+    AbandonRestore(Vec<u8>),
     /// The level.
     #[prost(uint64, tag = "48")]
     RaiseLevel(u64),
@@ -92,6 +103,35 @@ enum WireCommand {
     FreezeTime(WireJump),
     #[prost(message, tag = "50")]
     ConfirmTime(WireConfirmTime),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireBeginRestore {
+    #[prost(bytes = "vec", tag = "1")]
+    restore: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    fleet: Vec<u8>,
+    #[prost(string, tag = "3")]
+    fleet_name: String,
+    #[prost(bool, tag = "4")]
+    force: bool,
+    #[prost(bytes = "vec", tag = "5")]
+    state_sha256: Vec<u8>,
+    #[prost(uint64, tag = "6")]
+    state_bytes: u64,
+    /// Ascending.
+    #[prost(uint64, repeated, tag = "7")]
+    nodes: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRestorePiece {
+    #[prost(bytes = "vec", tag = "1")]
+    restore: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    offset: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    bytes: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -352,6 +392,22 @@ fn put_command(command: &Command) -> WireCommand {
         Command::EndChange(c) => WireCommand::EndChange(WireOfChange { begun: c.begun.get() }),
         Command::RemoveNode(c) => WireCommand::RemoveNode(c.node.get()),
         Command::SealSnapshot(c) => WireCommand::SealSnapshot(c.nonce.to_vec()),
+        Command::BeginRestore(c) => WireCommand::BeginRestore(WireBeginRestore {
+            restore: c.restore.put(),
+            fleet: c.fleet.put(),
+            fleet_name: c.fleet_name.clone(),
+            force: c.force,
+            state_sha256: c.state_sha256.to_vec(),
+            state_bytes: c.state_bytes,
+            nodes: put_nodes(&c.nodes),
+        }),
+        Command::RestorePiece(c) => WireCommand::RestorePiece(WireRestorePiece {
+            restore: c.restore.put(),
+            offset: c.offset,
+            bytes: c.bytes.to_vec(),
+        }),
+        Command::FinishRestore(c) => WireCommand::FinishRestore(c.restore.put()),
+        Command::AbandonRestore(c) => WireCommand::AbandonRestore(c.restore.put()),
         Command::RaiseLevel(c) => WireCommand::RaiseLevel(u64::from(c.to.get())),
         Command::FreezeTime(c) => WireCommand::FreezeTime(WireJump::put(&c.jump)),
         Command::ConfirmTime(ConfirmTime) => WireCommand::ConfirmTime(WireConfirmTime {}),
@@ -484,6 +540,26 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         }
         WireCommand::SealSnapshot(nonce) => {
             Command::SealSnapshot(SealSnapshot { nonce: array(at("nonce"), &nonce)? })
+        }
+        WireCommand::BeginRestore(c) => Command::BeginRestore(BeginRestore {
+            restore: id(at("restore"), &c.restore)?,
+            fleet: id(at("fleet"), &c.fleet)?,
+            fleet_name: c.fleet_name,
+            force: c.force,
+            state_sha256: array(at("state_sha256"), &c.state_sha256)?,
+            state_bytes: c.state_bytes,
+            nodes: nodes(at("nodes"), &c.nodes)?,
+        }),
+        WireCommand::RestorePiece(c) => Command::RestorePiece(RestorePiece {
+            restore: id(at("restore"), &c.restore)?,
+            offset: c.offset,
+            bytes: c.bytes.into(),
+        }),
+        WireCommand::FinishRestore(restore) => {
+            Command::FinishRestore(FinishRestore { restore: id(at("restore"), &restore)? })
+        }
+        WireCommand::AbandonRestore(restore) => {
+            Command::AbandonRestore(AbandonRestore { restore: id(at("restore"), &restore)? })
         }
         WireCommand::RaiseLevel(to) => {
             let to = level(at("level"), to)?;

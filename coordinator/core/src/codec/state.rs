@@ -7,7 +7,7 @@
 //! What a point needs is not written but made again from what its parent needs, so that a snapshot
 //! grows with the changes and not with the points. Rows come in an order in which each one finds
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
-//! nodes, the change of voters.
+//! nodes, the change of voters, the restore under way with its pieces.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -58,6 +58,12 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     }
     if let Some(change) = &state.change {
         writer.row(rows::put_change(change))?;
+    }
+    if let Some(restore) = &state.restore {
+        writer.row(rows::put_restore(restore))?;
+        for piece in &restore.pieces {
+            writer.row(Row::RestorePiece(piece.to_vec()))?;
+        }
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -177,6 +183,20 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
             if state.change.replace(Arc::new(rows::get_change(&row)?)).is_some() {
                 return Err(contradiction("two changes of voters"));
             }
+        }
+        Row::Restore(row) => {
+            if state.restore.replace(rows::get_restore(&row)?).is_some() {
+                return Err(contradiction("two restores"));
+            }
+        }
+        Row::RestorePiece(bytes) => {
+            let restore = state.restore.as_mut();
+            let restore = restore.ok_or_else(|| contradiction("a piece without its restore"))?;
+            restore.received += bytes.len() as u64;
+            if bytes.is_empty() || restore.received > restore.state_bytes {
+                return Err(contradiction("pieces of a restore that do not fit"));
+            }
+            restore.pieces.push_back(bytes.into());
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command, ConfirmTime,
-    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey, FreezeTime,
-    HeaderField, HeaderProblem, Jump, Limit, OfChange, Outcome, Proof, ProofState, RaiseFinding,
-    RaiseLevel, RecordHolders, Refusal, RemoveNode, RenewLease, Request, Role, Scope, SealSnapshot,
-    Severity, State, UploadEnd, codec,
+    AbandonRestore, AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command,
+    ConfirmTime, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey,
+    FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump, Limit, OfChange, Outcome, Proof,
+    ProofState, RaiseFinding, RaiseLevel, RecordHolders, Refusal, RemoveNode, RenewLease, Request,
+    RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId};
 
@@ -139,6 +139,17 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("end_change", Command::EndChange(OfChange { begun: LogIndex::new(77) })),
         ("remove_node", Command::RemoveNode(RemoveNode { node: NodeId::new(4) })),
         ("seal_snapshot", Command::SealSnapshot(SealSnapshot { nonce: [7; 16] })),
+        ("begin_restore", crate::restore::begin(lease(7), b"state", &[1, 2, 5])),
+        (
+            "restore_piece",
+            Command::RestorePiece(RestorePiece {
+                restore: lease(7),
+                offset: 3,
+                bytes: b"te"[..].into(),
+            }),
+        ),
+        ("finish_restore", Command::FinishRestore(FinishRestore { restore: lease(7) })),
+        ("abandon_restore", Command::AbandonRestore(AbandonRestore { restore: lease(7) })),
         ("raise_level", Command::RaiseLevel(RaiseLevel { to: Level::new(2) })),
         ("freeze_time", Command::FreezeTime(FreezeTime { jump: jump() })),
         ("freeze_time-stopped", Command::FreezeTime(FreezeTime { jump: jump_back() })),
@@ -198,6 +209,12 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("change_ended".to_owned(), Outcome::ChangeEnded { done: true }),
         ("node_removed".to_owned(), Outcome::NodeRemoved { node: NodeId::new(4) }),
         ("snapshot_sealed".to_owned(), Outcome::SnapshotSealed { index }),
+        (
+            "restore_begun".to_owned(),
+            Outcome::RestoreBegun { restore: lease(7), index, received: 12 },
+        ),
+        ("restore_received".to_owned(), Outcome::RestoreReceived { received: 24 }),
+        ("restored".to_owned(), Outcome::Restored { generation: 2 }),
         ("level_raised".to_owned(), Outcome::LevelRaised { level: Level::new(2) }),
         ("time_frozen".to_owned(), Outcome::TimeFrozen { new: true }),
         ("time_confirmed".to_owned(), Outcome::TimeConfirmed { was_frozen: true, time }),
@@ -246,6 +263,8 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("change_under_way", Refusal::ChangeUnderWay),
         ("change_not_one_step", Refusal::ChangeNotOneStep),
         ("no_change", Refusal::NoChange),
+        ("restore_under_way", Refusal::RestoreUnderWay { restore: lease }),
+        ("session_ended", Refusal::SessionEnded { cluster }),
         ("level_too_low", Refusal::LevelTooLow { needed: Level::new(2), active: Level::new(1) }),
         ("time_frozen", Refusal::TimeFrozen),
     ]
@@ -281,6 +300,10 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ]
     });
     word("role", roles.collect());
+    let problems = RestoreProblem::ALL
+        .iter()
+        .map(|problem| (named(problem), Refusal::RestoreRefused { problem: *problem }));
+    word("restore_refused", problems.collect());
     refusals
 }
 
@@ -322,6 +345,21 @@ pub(crate) fn state_of_members() -> State {
     world.state
 }
 
+/// One that a snapshot is being brought into.
+pub(crate) fn state_of_restore() -> State {
+    let mut world = World::empty();
+    world.ok(init_fleet());
+    world.ok(crate::restore::begin(lease(7), b"state", &[1, 2, 5]));
+    let piece = RestorePiece { restore: lease(7), offset: 0, bytes: b"sta"[..].into() };
+    world.ok(Command::RestorePiece(piece));
+    world.state
+}
+
+/// One that a snapshot was brought into.
+pub(crate) fn state_restored() -> State {
+    crate::restore::restored(&World::with_first_point().state, &[1, 2, 9]).state
+}
+
 /// One at level 2 whose time is frozen.
 pub(crate) fn state_raised_and_frozen() -> State {
     let mut world = World::new();
@@ -345,7 +383,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 23];
+    let mut seen = [false; 27];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -368,12 +406,16 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::EndChange(_) => 17,
             Command::RemoveNode(_) => 18,
             Command::SealSnapshot(_) => 19,
-            Command::RaiseLevel(_) => 20,
-            Command::FreezeTime(_) => 21,
-            Command::ConfirmTime(_) => 22,
+            Command::BeginRestore(_) => 20,
+            Command::RestorePiece(_) => 21,
+            Command::FinishRestore(_) => 22,
+            Command::AbandonRestore(_) => 23,
+            Command::RaiseLevel(_) => 24,
+            Command::FreezeTime(_) => 25,
+            Command::ConfirmTime(_) => 26,
         }] = true;
     }
-    assert_eq!(seen, [true; 23]);
+    assert_eq!(seen, [true; 27]);
 }
 
 #[test]
@@ -388,20 +430,29 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds, (1..=19).chain(32..=34).collect());
+    assert_eq!(kinds, (1..=19).chain(24..=26).chain(32..=34).collect());
 }
 
 #[test]
 fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
+    let (restoring, restored) = (state_of_restore(), state_restored());
     let raised = state_raised_and_frozen();
-    let samples = [("state", &state), ("state-members", &members), ("state-raised", &raised)];
+    let samples = [
+        ("state", &state),
+        ("state-members", &members),
+        ("state-restoring", &restoring),
+        ("state-restored", &restored),
+        ("state-raised", &raised),
+    ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
+    assert!(codec::read_state(&mut &frozen["state-restoring"][..]).unwrap() == restoring);
+    assert!(codec::read_state(&mut &frozen["state-restored"][..]).unwrap() == restored);
     assert!(codec::read_state(&mut &frozen["state-raised"][..]).unwrap() == raised);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());

@@ -12,6 +12,7 @@ mod levels;
 mod members;
 mod random;
 mod replicas;
+mod restore;
 mod scenario;
 mod sessions;
 mod status;

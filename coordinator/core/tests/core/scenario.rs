@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coordinator_core::{
-    AcquireEpoch, AddedBundle, Applied, ChangedContent, Command, CommitPoint, Content,
+    AcquireEpoch, AddedBundle, Applied, ChangedContent, Cluster, Command, CommitPoint, Content,
     EndReadLease, InitFleet, Instance, LogContext, OfChange, OpenReadLease, OpenUpload, Outcome,
     PointRow, Proof, ProofState, RaiseLevel, ReadPurpose, RecoveryPublicKey, Refusal,
     RegisterCluster, Request, State, apply,
@@ -165,7 +165,7 @@ impl World {
     /// Opens an upload on the head of cluster `n`; the lease's number is the new point's.
     pub(crate) fn open(&mut self, n: u8) -> LeaseId {
         let parent = self.state.cluster(&cluster(n)).unwrap().head.sequence;
-        let id = lease(u8::try_from(parent.get()).unwrap() + 100 * n);
+        let id = lease(u8::try_from(parent.get() % 100).unwrap() + 100 * n);
         self.ok(open_upload(n, self.epoch(n), id, parent));
         id
     }
@@ -260,6 +260,7 @@ pub(crate) struct Draft {
     head_manifest: BundleId,
     head_key_bundle: BundleId,
     n: u8,
+    voters: Vec<u64>,
 }
 
 impl Draft {
@@ -272,7 +273,7 @@ impl Draft {
                 cluster: cluster(n),
                 epoch: world.epoch(n),
                 lease,
-                sequence: head.map_or(seq(1), |head| head.sequence.next()),
+                sequence: world.state.cluster(&cluster(n)).map_or(seq(1), Cluster::next_sequence),
                 parent_manifest: manifest,
                 taken: LogTime::from_millis(world.now_ms.saturating_sub(1_000)),
                 content: Content::Unchanged { signature: [0; 64] },
@@ -289,6 +290,7 @@ impl Draft {
             head_manifest: manifest,
             head_key_bundle: key_bundle,
             n,
+            voters: world.voters.iter().map(|node| node.get()).collect(),
         }
     }
 
@@ -370,7 +372,8 @@ impl Draft {
             dek_ids: if kind == BundleKind::Wraps { Vec::new() } else { vec![dek(1)] },
         };
         let id = bundle(&label);
-        let draft = DraftBundle { id, header, holders: vec![1, 2, 3], signer, extra_bytes: 0 };
+        let draft =
+            DraftBundle { id, header, holders: self.voters.clone(), signer, extra_bytes: 0 };
         self.bundles.insert(label, draft);
         id
     }

@@ -12,18 +12,18 @@ use proto_types::{
 use super::super::DecodeError;
 use super::super::outcome::{self, WireOutcome};
 use super::super::wire::{
-    At, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array_or_none, id,
-    id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes, put_or_none, word,
+    At, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array, array_or_none,
+    id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
-    PointRow, ReadLease, Session, UploadLease,
+    PointRow, ReadLease, Restore, Session, UploadLease,
 };
 use crate::state::State;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WireRow {
-    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15")]
+    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 23, 24")]
     pub(super) row: Option<Row>,
 }
 
@@ -51,6 +51,11 @@ pub(super) enum Row {
     Change(WireChange),
     #[prost(message, tag = "15")]
     End(WireEnd),
+    #[prost(message, tag = "23")]
+    Restore(WireRestore),
+    /// The next bytes of the state that is restored.
+    #[prost(bytes = "vec", tag = "24")]
+    RestorePiece(Vec<u8>),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -66,6 +71,12 @@ pub(super) struct WireMeta {
     pub(super) time_ms: u64,
     #[prost(message, optional, tag = "2")]
     fleet: Option<WireFleet>,
+    /// How often the fleet was restored.
+    #[prost(uint32, tag = "13")]
+    generation: u32,
+    /// The last restore.
+    #[prost(bytes = "vec", tag = "14")]
+    restored_from: Vec<u8>,
     /// The active level; 0 stands for the first one, which is not written.
     #[prost(uint64, tag = "19")]
     level: u64,
@@ -108,6 +119,8 @@ pub(super) fn put_meta(state: &State) -> Row {
     Row::Meta(WireMeta {
         time_ms: state.log_time().as_millis(),
         fleet,
+        generation: state.fleet().map_or(0, |fleet| fleet.generation),
+        restored_from: put_or_none(state.fleet().and_then(|fleet| fleet.restored_from.as_ref())),
         level: level.map_or(0, |level| u64::from(level.get())),
         freeze,
     })
@@ -135,12 +148,24 @@ pub(super) fn get_freeze(meta: &WireMeta) -> Result<Option<Freeze>, DecodeError>
 }
 
 pub(super) fn get_fleet(meta: WireMeta) -> Result<Option<Fleet>, DecodeError> {
-    let Some(wire) = meta.fleet else { return Ok(None) };
+    let restored_from = id_or_none(At("fleet row", "restored_from"), &meta.restored_from)?;
+    if (meta.generation == 0) != restored_from.is_none() {
+        return Err(At("fleet row", "generation").invalid());
+    }
+    let Some(wire) = meta.fleet else {
+        return if meta.generation == 0 {
+            Ok(None)
+        } else {
+            Err(At("fleet row", "generation").invalid())
+        };
+    };
     Ok(Some(Fleet {
         id: id(At("fleet row", "id"), &wire.id)?,
         name: wire.name,
         created: LogTime::from_millis(wire.created_ms),
         recovery: WireRecovery::get(At("fleet row", "recovery"), wire.recovery)?,
+        generation: meta.generation,
+        restored_from,
     }))
 }
 
@@ -168,6 +193,8 @@ pub(super) struct WireCluster {
     head_manifest: Vec<u8>,
     #[prost(uint32, tag = "11")]
     lineage: u32,
+    #[prost(uint64, tag = "20")]
+    sequence_floor: u64,
 }
 
 pub(super) fn put_cluster(cluster: &Cluster) -> Row {
@@ -183,6 +210,7 @@ pub(super) fn put_cluster(cluster: &Cluster) -> Row {
         head_sequence: cluster.head.sequence.get(),
         head_manifest: put_or_none(cluster.head.manifest.as_ref()),
         lineage: cluster.lineage,
+        sequence_floor: cluster.sequence_floor.get(),
     })
 }
 
@@ -202,6 +230,7 @@ pub(super) fn get_cluster(wire: WireCluster) -> Result<Cluster, DecodeError> {
             manifest: id_or_none(at("head_manifest"), &wire.head_manifest)?,
         },
         lineage: wire.lineage,
+        sequence_floor: Sequence::new(wire.sequence_floor),
     })
 }
 
@@ -304,6 +333,8 @@ pub(super) struct WirePoint {
     /// The statement's signature; empty when there is none.
     #[prost(bytes = "vec", tag = "19")]
     statement: Vec<u8>,
+    #[prost(uint32, tag = "20")]
+    generation: u32,
 }
 
 pub(super) fn put_point(point: &PointRow) -> Row {
@@ -327,6 +358,7 @@ pub(super) fn put_point(point: &PointRow) -> Row {
         logical_bytes: point.logical_bytes,
         stored_bytes_added: point.stored_bytes_added,
         statement: point.statement.map(Vec::from).unwrap_or_default(),
+        generation: point.generation,
     })
 }
 
@@ -355,6 +387,7 @@ pub(super) fn get_point(wire: WirePoint) -> Result<PointRow, DecodeError> {
         logical_bytes: wire.logical_bytes,
         stored_bytes_added: wire.stored_bytes_added,
         statement: array_or_none(at("statement"), &wire.statement)?,
+        generation: wire.generation,
     })
 }
 
@@ -600,5 +633,48 @@ pub(super) fn get_change(wire: &WireChange) -> Result<Change, DecodeError> {
         remove: (wire.remove != 0).then(|| NodeId::new(wire.remove)),
         begun: LogIndex::new(wire.begun),
         sealed: wire.sealed,
+    })
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireRestore {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    index: u64,
+    #[prost(uint64, tag = "3")]
+    begun_ms: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    state_sha256: Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    state_bytes: u64,
+    /// Ascending.
+    #[prost(uint64, repeated, tag = "6")]
+    nodes: Vec<u64>,
+}
+
+pub(super) fn put_restore(restore: &Restore) -> Row {
+    Row::Restore(WireRestore {
+        id: restore.id.put(),
+        index: restore.index.get(),
+        begun_ms: restore.begun.as_millis(),
+        state_sha256: restore.state_sha256.to_vec(),
+        state_bytes: restore.state_bytes,
+        nodes: put_nodes(&restore.nodes),
+    })
+}
+
+/// The restore without its pieces, which are rows of their own behind it.
+pub(super) fn get_restore(wire: &WireRestore) -> Result<Restore, DecodeError> {
+    let at = |field| At("restore row", field);
+    Ok(Restore {
+        id: id(at("id"), &wire.id)?,
+        index: LogIndex::new(wire.index),
+        begun: LogTime::from_millis(wire.begun_ms),
+        state_sha256: array(at("state_sha256"), &wire.state_sha256)?,
+        state_bytes: wire.state_bytes,
+        nodes: nodes(at("nodes"), &wire.nodes)?,
+        pieces: imbl::Vector::new(),
+        received: 0,
     })
 }
