@@ -9,6 +9,7 @@ pub mod dev;
 pub mod error;
 pub mod exit_codes;
 pub mod key_files;
+mod offline_store;
 pub mod operator;
 pub mod output;
 pub mod private_file;

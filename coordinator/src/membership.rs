@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use coordinator_core::{Change, Command, NodeState, OfChange, Outcome, State, Voters};
+use coordinator_core::{Change, Command, NodeRow, NodeState, OfChange, Outcome, State, Voters};
 use proto::ApiError;
 use proto_types::NodeId;
 
@@ -18,6 +18,12 @@ pub(crate) fn is_owed(raft: &RaftNode, state: &State) -> bool {
         || state
             .nodes()
             .any(|row| (row.state == NodeState::Admitted) != members.contains_key(&row.id))
+        || state.nodes().any(|row| has_moved(row, members.get(&row.id)))
+}
+
+/// Whether Raft knows the node at another address than it was moved to.
+fn has_moved(row: &NodeRow, member: Option<&Member>) -> bool {
+    row.state == NodeState::Admitted && member.is_some_and(|m| m.address != row.address)
 }
 
 /// One round. Waiting is no error: the next round looks again.
@@ -35,6 +41,11 @@ pub(crate) async fn drive(this: NodeId, raft: &RaftNode) -> Result<(), ApiError>
                 let member = Member { name: row.name.clone(), address: row.address.clone() };
                 raft.add_learner(row.id, member).await?;
                 tracing::info!(event = "node_learns", node = row.id.get(), address = row.address);
+            }
+            NodeState::Admitted if has_moved(row, now.members.get(&row.id)) => {
+                let member = Member { name: row.name.clone(), address: row.address.clone() };
+                raft.readdress(row.id, member).await?;
+                tracing::info!(event = "node_moved", node = row.id.get(), address = row.address);
             }
             // It may not have heard of it yet: then it asks (`wiped::until_removed`).
             NodeState::Removed if is_member && !voting.contains(&row.id) => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use proto::ApiError;
-use proto::channel::{Deadlines, lazy_channel};
+use proto::channel::{Deadlines, channel_to_any};
 use proto::env::Env;
 use proto::tls::{ClientTls, TlsMaterial};
 use proto::v1::peer_client::PeerClient;
@@ -232,8 +232,13 @@ impl Inner {
     }
 
     fn client(&self, node: NodeId, member: &Member) -> Peer {
+        // Where the membership has it and, if nobody is there, where the config has it: a fleet that
+        // moved as a whole finds itself again by its configs. Whoever answers proves who it is.
+        let mut addresses = vec![member.address.clone()];
+        let seed = self.seeds.iter().find(|(id, _)| *id == node);
+        addresses.extend(seed.map(|(_, m)| m.address.clone()).filter(|a| *a != member.address));
         let channel =
-            lazy_channel(self.env.net.clone(), &member.address, self.tls.clone(), self.deadlines);
+            channel_to_any(self.env.net.clone(), addresses, self.tls.clone(), self.deadlines);
         let stamp = Stamp {
             fleet: self.fleet.clone(),
             from: MetadataValue::from(self.this.get()),

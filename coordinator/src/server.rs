@@ -129,7 +129,7 @@ pub async fn run_on(
         () = shutdown.cancelled() => Ok("asked to"),
         reason = raft.failed() => Err(fatal(&reason)),
         error = follow_membership(config.node_id, &raft, &peers) => Err(error),
-        error = wiped::until_out(config.node_id, levels, &peers) => Err(error),
+        error = wiped::until_out(config.node_id, levels, &peers, &raft) => Err(error),
         reason = keeper.failed() => Err(fatal(&reason)),
         served = &mut serving_ended => Err(fatal(&format!("serving ended: {served:?}"))),
         () = keep_house(keeper.clone()) => Ok("housekeeping ended"),
@@ -228,7 +228,8 @@ async fn router(
     Ok(server)
 }
 
-fn load_tls(config: &Config) -> Result<TlsMaterial, ApiError> {
+/// Reads the certificate and compares it with the config.
+pub(crate) fn load_tls(config: &Config) -> Result<TlsMaterial, ApiError> {
     let tls = TlsFiles::load(&config.tls)?;
     let identity = tls.identity();
     if identity.fleet != config.fleet.id {

@@ -4,7 +4,7 @@
 mod admission;
 mod backup;
 mod catalog;
-mod convert;
+pub(crate) mod convert;
 mod fleet;
 mod members;
 mod peer;
@@ -181,6 +181,7 @@ impl Shared {
             disk_free_bytes,
             bundle_bytes,
             bundle_count,
+            recoveries: self.raft.local().state.recovery_count(),
             ..self.brief_status()
         })
     }

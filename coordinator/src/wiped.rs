@@ -9,6 +9,7 @@ use proto::{ApiError, v1};
 use proto_types::{Code, NodeId};
 
 use crate::peers::Peers;
+use crate::raft::RaftNode;
 use crate::roll_call::levels::Levels;
 
 /// Who does not answer in this time is taken for not started yet.
@@ -17,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two questions of a node that runs.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
-async fn ask(peers: &Peers) -> Vec<(NodeId, v1::GetNodeStatusResponse)> {
+/// Asks every other coordinator that this node knows of; those that answer.
+pub(crate) async fn ask(peers: &Peers) -> Vec<(NodeId, v1::GetNodeStatusResponse)> {
     let asked = peers.all_ever().map(|(node, mut peer)| async move {
         let call = peer.get_node_status(v1::GetNodeStatusRequest::default());
         match tokio::time::timeout(PATIENCE, call).await {
@@ -31,20 +33,37 @@ async fn ask(peers: &Peers) -> Vec<(NodeId, v1::GetNodeStatusResponse)> {
 /// Ends when another coordinator says that this node was removed, or that the fleet is above what
 /// this program can do. Asked from time to time: nobody tells a removed node anything any more, and
 /// it still believes in the leader it last had.
-pub(crate) async fn until_out(this: NodeId, levels: Levels, peers: &Peers) -> ApiError {
-    let mut pause = PATIENCE;
+///
+/// The first time before this node stands for any election: coordinators that were lost, and come
+/// back after another was recovered by force, must not first elect a leader of the old fleet.
+pub(crate) async fn until_out(
+    this: NodeId,
+    levels: Levels,
+    peers: &Peers,
+    raft: &RaftNode,
+) -> ApiError {
+    let mut pauses = [PATIENCE].into_iter().chain(std::iter::repeat(ASK_EVERY));
     loop {
-        tokio::time::sleep(pause).await;
         let answers = ask(peers).await;
-        if answers.iter().any(|(_, answer)| answer.removed_caller) {
+        let recoveries = raft.local().state.recovery_count();
+        if answers.iter().any(|(_, answer)| is_out(answer, recoveries)) {
             return removed(this);
         }
         if let Err(error) = check_levels(levels, &answers) {
             tracing::error!(event = "too_old", %error, "this coordinator ends");
             return error;
         }
-        pause = ASK_EVERY;
+        raft.allow_elections();
+        if let Some(pause) = pauses.next() {
+            tokio::time::sleep(pause).await;
+        }
     }
+}
+
+/// Whether an answer puts this node out. One from before a forced recovery that this node went
+/// through does not count: it is the one who answers that is out.
+const fn is_out(answer: &v1::GetNodeStatusResponse, recoveries: u64) -> bool {
+    answer.removed_caller && answer.recoveries >= recoveries
 }
 
 fn check_levels(
@@ -61,7 +80,8 @@ fn check_levels(
     Ok(())
 }
 
-/// Refuses to start on an empty directory when the fleet is above what this program can do, or another coordinator says that this node was
+/// Refuses to start on an empty directory when the fleet is above what this program can do, or
+/// another coordinator says that this node was
 /// removed, or knows it as a holder of bundles.
 pub(crate) async fn refuse(this: NodeId, levels: Levels, peers: &Peers) -> Result<(), ApiError> {
     let answers = ask(peers).await;
@@ -93,4 +113,28 @@ pub(crate) fn removed(this: NodeId) -> ApiError {
              new id"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_believes_only_who_knows_as_many_recoveries_as_itself() {
+        for (removed_caller, theirs, ours, expected) in [
+            (false, 0, 0, false),
+            (true, 0, 0, true),
+            (true, 1, 0, true),
+            (true, 0, 1, false),
+            (true, 1, 1, true),
+            (false, 2, 1, false),
+        ] {
+            let answer = v1::GetNodeStatusResponse {
+                removed_caller,
+                recoveries: theirs,
+                ..Default::default()
+            };
+            assert_eq!(is_out(&answer, ours), expected, "{removed_caller} {theirs} {ours}");
+        }
+    }
 }

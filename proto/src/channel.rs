@@ -45,14 +45,36 @@ pub fn lazy_channel(
     tls: ClientTls,
     deadlines: Deadlines,
 ) -> Channel {
-    let address = address.to_owned();
+    channel_to_any(net, vec![address.to_owned()], tls, deadlines)
+}
+
+/// [`lazy_channel`] to the first of these addresses that answers.
+#[must_use]
+pub fn channel_to_any(
+    net: Arc<dyn Net>,
+    addresses: Vec<String>,
+    tls: ClientTls,
+    deadlines: Deadlines,
+) -> Channel {
+    let addresses: Arc<[String]> = addresses.into();
     let connector = service_fn(move |_: Uri| {
-        let (net, address, tls) = (net.clone(), address.clone(), tls.clone());
+        let (net, addresses, tls) = (net.clone(), addresses.clone(), tls.clone());
+        // One that hangs leaves the others their share of the time.
+        let share = deadlines.connect / u32::try_from(addresses.len()).unwrap_or(1).max(1);
         async move {
-            let connection = net.connect(&address).await.map_err(|error| {
-                std::io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
-            })?;
-            secured(connection, tls).await.map(TokioIo::new)
+            let mut last = std::io::Error::other("there is no address to connect to");
+            for address in addresses.iter() {
+                let connecting = connect(&*net, address, tls.clone());
+                match tokio::time::timeout(share, connecting).await {
+                    Ok(Ok(stream)) => return Ok(TokioIo::new(stream)),
+                    Ok(Err(error)) => last = error,
+                    Err(_) => {
+                        let what = format!("{address} did not answer in {share:?}");
+                        last = std::io::Error::new(std::io::ErrorKind::TimedOut, what);
+                    }
+                }
+            }
+            Err(last)
         }
     });
     // Address and TLS are the connector's business: tonic wraps nothing around an http URI.
@@ -65,6 +87,17 @@ pub fn lazy_channel(
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .connect_with_connector_lazy(connector)
+}
+
+async fn connect(
+    net: &dyn Net,
+    address: &str,
+    tls: ClientTls,
+) -> std::io::Result<BufReader<TlsStream<Connection>>> {
+    let connection = net.connect(address).await.map_err(|error| {
+        std::io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+    })?;
+    secured(connection, tls).await
 }
 
 /// The handshake, and the server's first word after it. With TLS 1.3 a client is done before the

@@ -1,7 +1,8 @@
 //! The file layer that is handed in: everything durable in this package goes through [`Disk`].
-//! [`RealDisk`] is the operating system, [`sim`] a disk in memory that forgets what was not synced.
+//! [`RealDisk`] is the operating system, [`ReadOnlyDisk`] the same for looking only, [`sim`] a disk in memory that forgets what was not synced.
 //! It deliberately knows nothing of formats, and retries nothing: an error is the caller's.
 
+mod read_only;
 mod real;
 pub mod sim;
 
@@ -10,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use read_only::ReadOnlyDisk;
 pub use real::{METRIC_SYNC_SECONDS, RealDisk};
 
 /// A file system, or something that behaves as one. Paths are absolute or relative to the

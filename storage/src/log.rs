@@ -24,7 +24,7 @@ use crate::home::{HomeIdentity, REJOIN};
 
 pub(crate) use frame::{Record, RecordKind};
 pub(crate) use queue::{LogHandle, Submission, to_io_error};
-pub(crate) use recover::Recovered;
+pub(crate) use recover::{Recovered, look};
 pub(crate) use segment::Location;
 pub use sync_times::{SyncFigure, SyncTimes};
 

@@ -53,14 +53,8 @@ impl RaftLogStore {
     /// node, was written by a newer program, or the disk says no. It never starts empty.
     pub fn open(home: &DataDir, options: LogOptions, driver: Driver) -> Result<Self, LogError> {
         let (log, recovered) = LogHandle::open(home, options, driver)?;
-        let memory = load(recovered, options.cache_bytes).map_err(|source| {
-            // The checksums fit, so these bytes are what a program wrote: not this one.
-            LogError::Io {
-                action: "understand a record of",
-                path: home.log_dir(),
-                source: io::Error::new(io::ErrorKind::InvalidData, source),
-            }
-        })?;
+        let memory =
+            load(recovered, options.cache_bytes).map_err(|source| not_understood(home, source))?;
         Ok(Self { log, memory: Arc::new(Mutex::new(memory)) })
     }
 
@@ -124,6 +118,40 @@ impl RaftLogStore {
                 // A caller that went away does not want to know.
                 done: Box::new(move |result| drop(sender.send(result.map(drop)))),
             })
+        })?;
+        match receiver.await {
+            Ok(result) => result.map_err(to_io_error),
+            Err(_) => Err(to_io_error(Arc::new(LogError::Closed))),
+        }
+    }
+
+    /// Writes a vote, entries that follow the last one, and that all of it is committed, as one
+    /// batch: after a crash it is there as a whole or not at all. For a node that does not run, and
+    /// whose log nobody else writes to.
+    ///
+    /// # Errors
+    /// When the entries do not follow, or the disk says no; the node must then not be started
+    /// before this was tried again.
+    pub async fn append_whole(&self, vote: Vote, entries: Vec<Entry>) -> Result<(), io::Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(move |memory| {
+            let Some(last) = entries.last().map(|entry| entry.log_id) else {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "no entries to append"));
+            };
+            let record = |kind, index, payload| Record { kind, index, payload };
+            let mut records = vec![record(RecordKind::Vote, 0, raft_codec::encode_vote(&vote))];
+            records.extend(entries.iter().map(|entry| {
+                let payload = raft_codec::encode_entry(entry);
+                record(RecordKind::Entry, entry.log_id.index, payload)
+            }));
+            let sizes: Vec<usize> = records.iter().skip(1).map(|r| r.payload.len()).collect();
+            records.push(record(RecordKind::Committed, 0, raft_codec::encode_log_id(&last)));
+            memory.append(entries, sizes.into_iter())?;
+            memory.vote = Some(vote);
+            memory.committed = Some(last);
+            // A caller that went away does not want to know.
+            let done = move |result: Result<Vec<Location>, _>| drop(sender.send(result.map(drop)));
+            Ok(Submission { records, done: Box::new(done) })
         })?;
         match receiver.await {
             Ok(result) => result.map_err(to_io_error),
@@ -287,6 +315,58 @@ impl RaftLogStorage<TypeConfig> for RaftLogStore {
         let payload = raft_codec::encode_log_id(&log_id);
         let record = Record { kind: RecordKind::Purge, index: log_id.index, payload };
         self.submit_one(record, |memory| memory.purge(log_id)).await
+    }
+}
+
+/// What a log holds, read without changing anything: of a coordinator that does not run.
+#[derive(Debug, Default)]
+pub struct LogContents {
+    /// The entries that are not purged, in order.
+    pub entries: Vec<Entry>,
+    /// The last vote.
+    pub vote: Option<Vote>,
+    /// The last entry that this node is known to have learned to be committed. More may be: it is
+    /// written from time to time only.
+    pub committed: Option<LogId>,
+    /// Which entries it holds.
+    pub bounds: LogBounds,
+}
+
+impl LogContents {
+    /// Reads the log of a data directory, which may be on a [`crate::disk::ReadOnlyDisk`].
+    ///
+    /// # Errors
+    /// As [`RaftLogStore::open`].
+    pub fn read(home: &DataDir) -> Result<Self, LogError> {
+        let dir = home.log_dir();
+        let recovered = crate::log::look(&**home.disk(), &dir, home.identity())?;
+        Self::decode(recovered).map_err(|source| not_understood(home, source))
+    }
+
+    fn decode(recovered: Recovered) -> Result<Self, raft_codec::CodecError> {
+        let entries = recovered
+            .entries
+            .iter()
+            .map(|entry| raft_codec::decode_entry(&entry.payload))
+            .collect::<Result<Vec<_>, _>>()?;
+        let purged = recovered.purged.as_ref();
+        let purged = purged.map(|(_, id)| raft_codec::decode_log_id(id)).transpose()?;
+        let last = entries.last().map(|entry| entry.log_id).or(purged);
+        Ok(Self {
+            vote: recovered.vote.as_deref().map(raft_codec::decode_vote).transpose()?,
+            committed: recovered.committed.as_deref().map(raft_codec::decode_log_id).transpose()?,
+            entries,
+            bounds: LogBounds { purged, last },
+        })
+    }
+}
+
+/// The checksums fit, so these bytes are what a program wrote: not this one.
+fn not_understood(home: &DataDir, source: raft_codec::CodecError) -> LogError {
+    LogError::Io {
+        action: "understand a record of",
+        path: home.log_dir(),
+        source: io::Error::new(io::ErrorKind::InvalidData, source),
     }
 }
 

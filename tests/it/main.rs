@@ -11,6 +11,7 @@ mod inside;
 mod keys;
 mod membership;
 mod operable;
+mod operations;
 mod quorum;
 mod quota;
 mod restart;

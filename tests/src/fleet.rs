@@ -116,27 +116,36 @@ impl Fleet {
     /// When the fleet refuses.
     pub async fn add_node(&mut self) -> u64 {
         let id = self.nodes.iter().map(|node| node.id).max().unwrap_or(0) + 1;
-        let mut node = Node::new(self.directory(), id);
         let seeds: Vec<String> =
             self.nodes.iter().filter(|node| node.runs()).map(Node::address).collect();
+        self.prepare_node(id, &seeds);
         let admin = self.operator(Role::Admin);
         let request = v1::AddNodeRequest {
             write_id: Some(admin.write_id()),
             name: format!("coordinator-{id}"),
-            address: node.address(),
+            address: self.address(id),
         };
         let added = admin.fleet(&seeds[0]).add_node(request).await.answer();
         assert_eq!(added.expect("the node is admitted").node_id, id, "ids are given out in order");
+        self.node_mut(id).start();
+        id
+    }
+
+    /// Makes certificate and config of a node that will join under this id; starts nothing. `seeds`
+    /// are the addresses that its config names, of nodes 1, 2 and so on.
+    ///
+    /// # Panics
+    /// When files cannot be made.
+    pub fn prepare_node(&mut self, id: u64, seeds: &[String]) {
+        let node = Node::new(self.directory(), id);
         let who = Who::Coordinator(NodeId::new(id));
         let tls = self.pki.issue(&format!("node-{id}"), who);
         let settings = Settings {
             extra: format!("join = true\n{}", self.settings.extra),
             ..self.settings.clone()
         };
-        node.write_config(self.id, &self.recovery.public(), &tls, &seeds, &settings);
-        node.start();
+        node.write_config(self.id, &self.recovery.public(), &tls, seeds, &settings);
         self.nodes.push(node);
-        id
     }
 
     /// Ids of the nodes that run.

@@ -315,6 +315,16 @@ impl Engine {
                 self.client.new_session();
                 self.run_once(request, progress).await
             }
+            Err(error) if error.code().is_retryable() && !request.full => {
+                // What a commit waited for in vain may be gone for ever: the fleet knows.
+                let known = self.ensure_session().await;
+                let is_absent = self.previous.as_ref().is_some_and(|previous| previous.is_absent);
+                if known.is_ok() && is_absent {
+                    self.run_once(request, progress).await
+                } else {
+                    Err(error)
+                }
+            }
             result => result,
         }
     }

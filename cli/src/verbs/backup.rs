@@ -2,6 +2,7 @@
 
 pub mod inspect;
 pub mod now;
+mod offline;
 
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 use super::opening::{in_fleet, point_name};
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::operator;
 use crate::progress;
 use crate::views::{PointView, point_rows};
@@ -57,11 +58,24 @@ pub struct ListArgs {
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// The point, as `backup list` prints it
-    #[arg(long, value_name = "CLUSTER@NUMBER", value_parser = point_name)]
-    pub point: PointName,
-    /// The file to write; must not exist
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "CLUSTER@NUMBER",
+        value_parser = point_name,
+        required_unless_present = "offline",
+        conflicts_with = "cluster"
+    )]
+    pub point: Option<PointName>,
+    /// The file to write, which must not exist; with --offline also a directory for one file a
+    /// point
+    #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
+    /// Read the data directory of a coordinator that does not run, instead of asking the fleet;
+    /// not a byte of it is changed
+    #[arg(long, value_name = "DATA_DIR")]
+    pub offline: Option<PathBuf>,
+    #[command(flatten)]
+    pub choice: offline::ChoiceArgs,
 }
 
 #[derive(Serialize)]
@@ -116,7 +130,13 @@ async fn list(arguments: ListArgs, context: &Context) -> Result<()> {
 }
 
 async fn export(arguments: &ExportArgs, context: &Context) -> Result<()> {
-    let PointName { cluster, sequence } = &arguments.point;
+    if let Some(directory) = &arguments.offline {
+        return offline::export(directory, arguments, context).await;
+    }
+    let Some(point) = &arguments.point else {
+        return Err(CliError::usage("give the point with --point"));
+    };
+    let PointName { cluster, sequence } = point;
     let selector = PointSelector::Sequence(*sequence);
     let found = in_fleet(context, cluster, selector, ReadPurpose::Export).await?;
     let (bar, progress) = progress::shown(&context.screen);
@@ -125,7 +145,7 @@ async fn export(arguments: &ExportArgs, context: &Context) -> Result<()> {
     bar.finish_and_clear();
     let written = written?;
     let view = ExportView {
-        point: arguments.point.to_string(),
+        point: point.to_string(),
         file: written.path,
         bytes: written.bytes,
         bundles: written.bundles,

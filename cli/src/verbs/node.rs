@@ -25,6 +25,8 @@ pub enum Verb {
     Remove(members::ChangeArgs),
     /// Give up a change of voters that is still waiting (role admin)
     AbandonChange,
+    /// Tell the others the new address of a coordinator (role admin)
+    Move(members::MoveArgs),
     /// Let another coordinator lead (role admin)
     TransferLeader(members::TransferArgs),
     /// Read every bundle of a coordinator again; damaged copies are quarantined and repaired from
@@ -57,6 +59,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
         Verb::Add(arguments) => members::add(arguments, context).await,
         Verb::Promote(arguments) => members::promote(&arguments, context).await,
         Verb::Remove(arguments) => members::remove(&arguments, context).await,
+        Verb::Move(arguments) => members::relocate(arguments, context).await,
         Verb::AbandonChange => members::abandon(context).await,
         Verb::TransferLeader(arguments) => members::transfer(&arguments, context).await,
         Verb::Scrub(arguments) => scrub(&arguments, context).await,

@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    clusters, commit, findings, fleet, holders, leases, levels, members, restore, sessions, time,
-    uploads,
+    clusters, commit, findings, fleet, holders, leases, levels, members, moves, recover, restore,
+    sessions, time, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -59,6 +59,8 @@ fn execute(
         Command::SealChange(command) => members::seal(state, *command),
         Command::EndChange(command) => members::end(state, context, *command),
         Command::RemoveNode(command) => members::remove(state, context, command),
+        Command::RecoverByForce(command) => recover::recover(state, context, command),
+        Command::MoveNode(command) => moves::move_node(state, context, command),
         Command::SealSnapshot(_) => {
             fleet::require(state)?;
             Ok(Outcome::SnapshotSealed { index: context.log.index })

@@ -96,7 +96,7 @@ pub(crate) fn acquire_epoch(
         return Ok(Outcome::EpochAcquired { cluster: cluster.id, epoch: cluster.epoch });
     }
     let mut cluster = cluster.clone();
-    cluster.epoch = cluster.epoch.next();
+    cluster.epoch = cluster.epoch.next().max(state.epochs_from());
     cluster.instance = Some(command.instance);
     let epoch = cluster.epoch;
     state.clusters.insert(command.cluster, Arc::new(cluster));

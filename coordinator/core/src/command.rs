@@ -92,6 +92,11 @@ pub enum Command {
     FinishRestore(FinishRestore),
     /// Gives it up.
     AbandonRestore(AbandonRestore),
+    /// Makes a node the only voter after a majority was lost for good. Never proposed: written to
+    /// that node's own log while it is stopped, behind the membership that says so.
+    RecoverByForce(Box<RecoverByForce>),
+    /// Tells the others where a coordinator is reached from now on.
+    MoveNode(MoveNode),
     /// Raises the active level, once every member supports it. Proposed by the leader.
     RaiseLevel(RaiseLevel),
     /// Says that the clocks jumped (T1): nothing ends by time until an admin confirms it. Proposed
@@ -130,10 +135,19 @@ impl Command {
             Self::RestorePiece(_) => "restore_piece",
             Self::FinishRestore(_) => "finish_restore",
             Self::AbandonRestore(_) => "abandon_restore",
+            Self::RecoverByForce(_) => "recover_by_force",
+            Self::MoveNode(_) => "move_node",
             Self::RaiseLevel(_) => "raise_level",
             Self::FreezeTime(_) => "freeze_time",
             Self::ConfirmTime(_) => "confirm_time",
         }
+    }
+
+    /// Whether the active level must have it: not of the command that raises the level, nor of one
+    /// that no leader proposes and only the node reads whose stopped program wrote it.
+    #[must_use]
+    pub const fn waits_for_level(&self) -> bool {
+        !matches!(self, Self::RaiseLevel(_) | Self::RecoverByForce(_))
     }
 
     /// The level a program needs to apply it. A new command has that of the release it comes with:
@@ -168,7 +182,9 @@ impl Command {
             | Self::BeginRestore(_)
             | Self::RestorePiece(_)
             | Self::FinishRestore(_)
-            | Self::AbandonRestore(_) => Level::new(2),
+            | Self::AbandonRestore(_)
+            | Self::RecoverByForce(_)
+            | Self::MoveNode(_) => Level::new(2),
         }
     }
 }
@@ -480,6 +496,31 @@ pub struct FinishRestore {
 pub struct AbandonRestore {
     /// The restore.
     pub restore: LeaseId,
+}
+/// See [`Command::RecoverByForce`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoverByForce {
+    /// The node that remains.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// `host:port` of its gRPC.
+    pub address: String,
+    /// Everybody whom Raft replicated to before.
+    pub members: BTreeSet<NodeId>,
+    /// Up to where the node knew its log to be committed.
+    pub committed: LogIndex,
+}
+
+/// See [`Command::MoveNode`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveNode {
+    /// Which.
+    pub node: NodeId,
+    /// What people call it; counts only for one of the first members, whose name only Raft knows.
+    pub name: String,
+    /// Its new `host:port`.
+    pub address: String,
 }
 
 /// See [`Command::RaiseLevel`]. To the active level or one below it answers the same.

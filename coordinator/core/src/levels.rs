@@ -10,10 +10,10 @@ use crate::outcome::{Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 
-/// Refuses what is above the active level, but for the command that raises it.
+/// Refuses what is above the active level.
 pub(crate) fn require(state: &State, command: &Command) -> Result<(), Refusal> {
     let needed = command.level();
-    if needed > state.level && !matches!(command, Command::RaiseLevel(_)) {
+    if needed > state.level && command.waits_for_level() {
         return Err(Refusal::LevelTooLow { needed, active: state.level });
     }
     Ok(())

@@ -19,8 +19,10 @@ mod leases;
 mod levels;
 pub mod limits;
 mod members;
+mod moves;
 mod outcome;
 mod query;
+mod recover;
 mod refusal;
 mod restore;
 mod rows;
@@ -34,17 +36,18 @@ pub use apply::apply;
 pub use command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
     ClearFinding, Command, CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload,
-    ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, LogContext, OfChange,
-    OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RegisterCluster,
-    RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, UploadEnd,
+    ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, LogContext, MoveNode,
+    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RecoverByForce,
+    RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
+pub use recover::FINDING_RECOVERED;
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, Instance,
-    Jump, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose,
+    Jump, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, Recovery,
     RecoveryPublicKey, Restore, Scope, Session, Severity, UploadLease,
 };
 pub use state::State;

@@ -13,7 +13,7 @@ use crate::command::{AddNode, BeginChange, OfChange, RemoveNode};
 use crate::limits::{NODE_ADDRESS_BYTES_MAX, NODES_MAX, VOTERS_MAX};
 use crate::outcome::{Event, Outcome};
 use crate::refusal::{Field, Limit, Refusal};
-use crate::rows::{Change, NodeRow, NodeState};
+use crate::rows::{BundleRow, Change, NodeRow, NodeState};
 use crate::state::State;
 use crate::voters::Voters;
 use crate::{fleet, holders, leases};
@@ -55,7 +55,8 @@ pub(crate) fn add(
     leases::within(Limit::Nodes, admitted + 1, NODES_MAX)?;
     let given = state.nodes.keys().next_back().copied();
     let voting = context.log.voters.all().last().copied();
-    let node = NodeId::new(given.max(voting).map_or(1, |last| last.get() + 1));
+    let next = given.max(voting).map_or(1, |last| last.get() + 1);
+    let node = NodeId::new(next).max(state.ids_from());
     let row = NodeRow {
         id: node,
         name: command.name.clone(),
@@ -108,7 +109,8 @@ pub(crate) fn begin(
 pub(crate) fn seal(state: &mut State, of: OfChange) -> Result<Outcome, Refusal> {
     let change = require_change(state, of)?;
     if !change.sealed {
-        for (id, row) in &state.bundles {
+        // One that nobody holds gets no worse by it, and would hold up every change for ever.
+        for (id, row) in state.bundles.iter().filter(|(_, row)| !row.holders.is_empty()) {
             holders::require_durable(*id, &row.holders, &Voters::of(change.voters.clone()))?;
         }
         state.change = Some(Arc::new(Change { sealed: true, ..change.as_ref().clone() }));
@@ -153,7 +155,8 @@ pub(crate) fn remove(
     Ok(Outcome::NodeRemoved { node })
 }
 
-fn mark_removed(state: &mut State, context: &mut Context<'_>, node: NodeId) {
+/// Takes a node out for ever; its copies count for nothing from here on.
+pub(crate) fn mark_removed(state: &mut State, context: &mut Context<'_>, node: NodeId) {
     let (name, address) = match state.nodes.get(&node) {
         Some(row) => (row.name.clone(), row.address.clone()),
         // One of the first members, of whom Raft alone knew.
@@ -161,7 +164,6 @@ fn mark_removed(state: &mut State, context: &mut Context<'_>, node: NodeId) {
     };
     let row = NodeRow { id: node, name, address, state: NodeState::Removed, since: context.now };
     state.nodes.insert(node, Arc::new(row));
-    // Its copies count for nothing from here on.
     let held: Vec<_> = state
         .bundles
         .iter()
@@ -191,7 +193,7 @@ fn require_admitted(state: &State, node: NodeId) -> Result<(), Refusal> {
 }
 
 /// `host:port`, without spaces: anything that a connection may be tried to.
-fn is_address(address: &str) -> bool {
+pub(crate) fn is_address(address: &str) -> bool {
     (1..=NODE_ADDRESS_BYTES_MAX).contains(&address.len())
         && !address.chars().any(|c| c.is_control() || c.is_whitespace())
         && address
@@ -206,10 +208,14 @@ impl State {
         self.nodes.values().map(AsRef::as_ref)
     }
 
-    /// Whether this node was removed from the fleet.
+    /// Whether this node was removed from the fleet. So was, by a forced recovery, everybody whom the
+    /// majority that was lost may have admitted without this node hearing of it.
     #[must_use]
     pub fn was_removed(&self, node: NodeId) -> bool {
-        self.nodes.get(&node).is_some_and(|row| row.state == NodeState::Removed)
+        match self.nodes.get(&node) {
+            Some(row) => row.state == NodeState::Removed,
+            None => node < self.ids_from(),
+        }
     }
 
     /// The change of voters under way.
@@ -218,11 +224,14 @@ impl State {
         self.change.as_deref()
     }
 
-    /// Bundles that less than a majority of `voters` has: what a change of voters waits for.
+    /// Bundles that less than a majority of `voters` has: what a change of voters waits for. Not
+    /// for those that nobody has.
     #[must_use]
     pub fn not_durable_on(&self, voters: &BTreeSet<NodeId>) -> u64 {
         let voters = Voters::of(voters.clone());
-        self.bundles.values().filter(|row| !voters.have_majority(&row.holders)).count() as u64
+        let waited_for =
+            |row: &&BundleRow| !row.holders.is_empty() && !voters.have_majority(&row.holders);
+        self.bundles.values().filter(waited_for).count() as u64
     }
 
     /// Who has to have a bundle before it counts as durable: Raft's voters and, once a change is

@@ -154,6 +154,16 @@ pub enum Outcome {
         /// Its generation now.
         generation: u32,
     },
+    /// One node is the only voter.
+    RecoveredByForce {
+        /// How many times that happened.
+        number: u64,
+    },
+    /// The node's address is known.
+    NodeMoved {
+        /// Its id.
+        node: NodeId,
+    },
     /// The fleet has at least the level that was asked for.
     LevelRaised {
         /// The active one.
@@ -267,6 +277,18 @@ pub enum Event {
     Restored {
         /// The fleet's generation now.
         generation: u32,
+    },
+    /// A node was made the only voter by force.
+    RecoveredByForce {
+        /// Its id.
+        node: NodeId,
+        /// How many times that happened.
+        number: u64,
+    },
+    /// A node has another address.
+    NodeMoved {
+        /// Its id.
+        node: NodeId,
     },
     /// The active level rose.
     LevelRaised {

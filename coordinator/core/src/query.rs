@@ -149,7 +149,8 @@ impl State {
         self.points(cluster).next_back()
     }
 
-    /// The newest point of a cluster with every source proved: the last good one.
+    /// The newest point of a cluster with every source proved and every bundle held by somebody: the
+    /// last good one.
     #[must_use]
     pub fn newest_proved_point(&self, cluster: &ClusterId) -> Option<&PointRow> {
         self.points(cluster).rev().find(|point| point.is_proved() && self.absent_of(point) == 0)

@@ -314,6 +314,25 @@ pub enum Refusal {
         /// Whose.
         cluster: ClusterId,
     },
+    /// A forced recovery of a node that does not vote alone.
+    #[error(
+        "node {node} is not the only voter, so nothing is recovered by force: remove nodes with \
+         `strongroom node remove`"
+    )]
+    NotTheOnlyVoter {
+        /// The node.
+        node: NodeId,
+    },
+    /// The address is taken.
+    #[error(
+        "the address {address} already belongs to node {node}: choose another, or move that one first"
+    )]
+    NodeAddressTaken {
+        /// The address.
+        address: String,
+        /// Whose it is.
+        node: NodeId,
+    },
     /// A coordinator with an older program could not apply it.
     #[error(
         "this needs level {needed}, the fleet's is {active}: upgrade every coordinator, \
@@ -365,7 +384,7 @@ impl Refusal {
             Self::KeysMissing { .. } => Code::KeyBundleIncomplete,
             Self::BundleNotDurable { .. } => Code::BundleNotDurable,
             Self::NodeUnknown { .. } | Self::ChangeNotOneStep => Code::InvalidArgument,
-            Self::NodeNameTaken { .. } => Code::AlreadyExists,
+            Self::NodeNameTaken { .. } | Self::NodeAddressTaken { .. } => Code::AlreadyExists,
             Self::NodeWasRemoved { .. }
             | Self::NodeVotes { .. }
             | Self::ChangeUnderWay
@@ -373,6 +392,7 @@ impl Refusal {
             | Self::RestoreUnderWay { .. } => Code::Conflict,
             Self::RestoreRefused { problem } => problem.code(),
             Self::SessionEnded { .. } => Code::SessionExpired,
+            Self::NotTheOnlyVoter { .. } => Code::Conflict,
             Self::LevelTooLow { .. } => Code::LevelTooLow,
             Self::TimeFrozen => Code::TimeFrozen,
         }

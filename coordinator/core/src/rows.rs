@@ -366,6 +366,32 @@ pub enum NodeState {
     Removed,
 }
 
+/// That one node was made the only voter by force, after a majority was lost for good. Stays for
+/// ever: it tells this fleet from what its lost coordinators would make of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Counts from 1.
+    pub number: u64,
+    /// The node.
+    pub node: NodeId,
+    /// Log time of it.
+    pub at: LogTime,
+    /// Where in the log it stands.
+    pub index: LogIndex,
+    /// Up to here the node knew its log to be committed; what lay between became so by force.
+    pub committed: LogIndex,
+    /// Nodes that were removed with it.
+    pub removed: BTreeSet<NodeId>,
+    /// The smallest node id given out from then on.
+    pub ids_from: NodeId,
+    /// The smallest epoch given out from then on.
+    pub epochs_from: Epoch,
+    /// Needed bundles that nobody held after it.
+    pub lost_bundles: u64,
+    /// Recovery points that needed one of them.
+    pub lost_points: u64,
+}
+
 /// A change of voters under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::rows::{
     BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, NodeRow, PointRow, ReadLease,
-    Restore, Session, UploadLease,
+    Recovery, Restore, Session, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -30,6 +30,8 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<NodeRow>>,
     pub(crate) change: Option<Arc<Change>>,
     pub(crate) restore: Option<Restore>,
+    /// Forced recoveries, by number from 1.
+    pub(crate) recoveries: OrdMap<u64, Arc<Recovery>>,
     /// The active level: no command above it is applied. Only grows.
     pub(crate) level: Level,
     /// Since the clocks jumped, until an admin confirms it.

@@ -74,6 +74,19 @@ impl RaftNode {
         self.settled(self.raft.change_membership(change, true).await)
     }
 
+    /// On the leader: tells everybody where a node is reached. Who votes does not change.
+    pub(crate) async fn readdress(&self, node: NodeId, member: Member) -> Result<(), ApiError> {
+        let member = RaftMember { name: member.name, address: member.address };
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(node.get(), member)]));
+        self.settled(self.raft.change_membership(change, true).await)
+    }
+
+    /// Lets this node stand for election. It does not from the start: first it asks the others
+    /// whether it still belongs to them.
+    pub(crate) fn allow_elections(&self) {
+        self.raft.runtime_config().elect(true);
+    }
+
     fn settled<T>(&self, written: Written<T>) -> Result<(), ApiError> {
         match written {
             Ok(_) => Ok(()),

@@ -47,8 +47,8 @@ impl RaftNetworkFactory<C> for Network {
         let target = NodeId::new(target);
         let member = config::Member { name: node.name.clone(), address: node.address.clone() };
         let peer = self.peers.meet(target, member);
-        let elections = self.elections.clone();
-        PeerNetwork { env: self.env.clone(), this: self.this, target, peer, elections }
+        let (peers, elections) = (self.peers.clone(), self.elections.clone());
+        PeerNetwork { env: self.env.clone(), this: self.this, target, peers, met: peer, elections }
     }
 }
 
@@ -57,13 +57,20 @@ pub(super) struct PeerNetwork {
     env: Env,
     this: NodeId,
     target: NodeId,
-    peer: Peer,
+    peers: Peers,
+    met: Peer,
     elections: Elections,
 }
 
 impl PeerNetwork {
     fn timeout(&self, action: RPCTypes, timeout: Duration) -> Timeout<C> {
         Timeout { action, id: self.this.get(), target: self.target.get(), timeout }
+    }
+
+    /// Looked up for every call: openraft keeps this for as long as it replicates, also when the
+    /// node has moved meanwhile.
+    fn peer(&self) -> Peer {
+        self.peers.get(self.target).unwrap_or_else(|| self.met.clone())
     }
 
     async fn call<F, Fut>(
@@ -78,7 +85,7 @@ impl PeerNetwork {
         Fut: Future<Output = Result<tonic::Response<v1::RaftMessage>, Status>>,
     {
         let message = v1::RaftMessage { payload: payload.into() };
-        match tokio::time::timeout(limit, call(self.peer.clone(), message)).await {
+        match tokio::time::timeout(limit, call(self.peer(), message)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner().payload),
             Ok(Err(status)) => Err(rpc_error(status)),
             Err(_) => Err(self.timeout(action, limit).into()),
@@ -156,7 +163,7 @@ impl RaftNetworkV2<C> for PeerNetwork {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        let mut peer = self.peer.clone();
+        let mut peer = self.peer();
         let (sender, receiver) = tokio::sync::mpsc::channel(SNAPSHOT_PIECES_IN_FLIGHT);
         let head = wire::snapshot_head(&vote, &snapshot.meta, snapshot.snapshot.0.digest());
         let data = snapshot.snapshot;

@@ -310,7 +310,7 @@ impl RaftNode {
     /// The bytes of a log entry, with log time. Refused when the fleet's level does not have the
     /// command.
     pub(super) async fn entry(&self, mut request: Request) -> Result<(LogTime, Vec<u8>), ApiError> {
-        if !matches!(request.command, Command::RaiseLevel(_)) {
+        if request.command.waits_for_level() {
             self.require_level(request.command.level()).await?;
         }
         let state = self.published.borrow().state.clone();
@@ -524,6 +524,8 @@ fn settings(timing: &RaftConfig, fleet: FleetId) -> Result<OpenraftConfig, ApiEr
         election_timeout_min: timing.election_timeout_min_ms,
         election_timeout_max: timing.election_timeout_max_ms,
         enable_pre_vote: Some(true),
+        // Only once the others were asked: see `allow_elections`.
+        enable_elect: false,
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(timing.snapshot_every_entries),

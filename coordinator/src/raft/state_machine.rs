@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use coordinator_core::{Command, LogContext, State, Voters, apply, codec};
+use coordinator_core::{Command, Event, LogContext, State, Voters, apply, codec};
 use futures::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::entry::RaftEntry;
@@ -39,7 +39,8 @@ pub(crate) struct StateMachine {
     published: watch::Sender<Published>,
 }
 
-fn voters(membership: &StoredMembership) -> Voters {
+/// Who votes.
+pub(super) fn voters(membership: &StoredMembership) -> Voters {
     let sets = membership.membership().get_joint_config().iter();
     Voters::joint(sets.map(|set| set.iter().copied().map(NodeId::new).collect()))
 }
@@ -128,6 +129,9 @@ impl StateMachine {
         let context = LogContext { index: LogIndex::new(index), voters: &voters };
         let applied = apply(&mut self.state, &request, &context);
         for event in &applied.events {
+            if let Event::RecoveredByForce { node, number } = event {
+                tracing::warn!(event = "recovered_by_force", node = node.get(), number, index);
+            }
             tracing::debug!(?event, index, "applied");
         }
         Ok(OutcomeBytes::new(codec::encode_outcome(&applied.outcome)))

@@ -103,7 +103,7 @@ pub(super) fn point(state: &State, row: &PointRow, cluster: &Cluster) -> v1::Poi
 }
 
 /// A point with all bundles that it needs and who holds them.
-pub(super) fn point_with_bundles(state: &State, row: &PointRow, cluster: &Cluster) -> v1::Point {
+pub(crate) fn point_with_bundles(state: &State, row: &PointRow, cluster: &Cluster) -> v1::Point {
     let mut message = point(state, row, cluster);
     message.bundles = row
         .needs

@@ -192,6 +192,17 @@ impl Fleet for FleetService {
         self.0.answer("TransferLeader", work).await
     }
 
+    async fn move_node(
+        &self,
+        request: Request<v1::MoveNodeRequest>,
+    ) -> Result<Response<v1::MoveNodeResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("move a coordinator", Role::Admin)?;
+            self.0.move_node(request.into_inner()).await
+        };
+        self.0.answer("MoveNode", work).await
+    }
+
     type SaveSnapshotStream = ReceiverStreamOf<v1::SnapshotPart>;
 
     async fn save_snapshot(

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coordinator_core::{AddNode, BeginChange, Command, NodeState, OfChange, Outcome, RemoveNode};
+use coordinator_core::{
+    AddNode, BeginChange, Command, MoveNode, NodeState, OfChange, Outcome, RemoveNode,
+};
 use proto::{ApiError, v1};
 use proto_types::{Code, NodeId};
 
@@ -68,6 +70,28 @@ impl Shared {
         };
         self.write(message.write_id.as_ref(), command).await?;
         Ok(v1::RemoveNodeResponse {})
+    }
+
+    pub(super) async fn move_node(
+        &self,
+        message: v1::MoveNodeRequest,
+    ) -> Result<v1::MoveNodeResponse, ApiError> {
+        let node = NodeId::new(message.node_id);
+        let known = known(&self.view(false).await?);
+        // The first members are Raft's alone: `apply` does not know their addresses.
+        let other = known.iter().find(|(id, m)| **id != node && m.address == message.address);
+        if let Some((other, _)) = other {
+            return Err(ApiError::new(
+                Code::AlreadyExists,
+                format!("the address {} already belongs to node {other}", message.address),
+            ));
+        }
+        let name = known.get(&node).map(|member| member.name.clone()).unwrap_or_default();
+        let command = Command::MoveNode(MoveNode { node, name, address: message.address });
+        match self.write(message.write_id.as_ref(), command).await? {
+            Outcome::NodeMoved { .. } => Ok(v1::MoveNodeResponse {}),
+            outcome => Err(super::unexpected(&outcome)),
+        }
     }
 
     pub(super) async fn abandon_change(

@@ -113,6 +113,21 @@ impl FileBundleStore {
         })
     }
 
+    /// The bundles of a data directory that is only read, as on a [`disk::ReadOnlyDisk`]: what is
+    /// visible counts as held, and nothing is made or removed.
+    #[must_use]
+    pub fn look(home: &DataDir) -> Self {
+        Self {
+            disk: Arc::clone(home.disk()),
+            root: home.bundles_dir(),
+            options: BundleOptions::default(),
+            uploads: Mutex::default(),
+            dirs: Mutex::default(),
+            doubted: Mutex::default(),
+            _home: home.clone(),
+        }
+    }
+
     fn path(&self, id: &BundleId) -> PathBuf {
         let name = id.to_string();
         self.root.join(&name[..2]).join(&name[2..4]).join(&name)

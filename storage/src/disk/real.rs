@@ -91,7 +91,7 @@ impl Disk for RealDisk {
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+pub(super) struct RealFile(pub(super) File);
 
 impl DiskFile for RealFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -126,8 +126,14 @@ impl DiskFile for RealFile {
 
 /// The descriptor holds the lock; closing it gives the lock back.
 #[derive(Debug)]
-struct RealLock {
+pub(super) struct RealLock {
     _file: File,
+}
+
+impl RealLock {
+    pub(super) const fn holding(file: File) -> Self {
+        Self { _file: file }
+    }
 }
 
 impl DiskLock for RealLock {}

@@ -54,32 +54,22 @@ pub(super) fn open(
     owner: HomeIdentity,
     options: LogOptions,
 ) -> Result<(Writer, Recovered), LogError> {
-    super::require(&**disk, dir)?;
-    let mut marker = Marker::open(&**disk, dir)?;
+    let Scanned { mut marker, leftovers, last, mut segments, recovered } =
+        scan(&**disk, dir, owner)?;
     let mark = marker.mark();
-    let Names { segments, leftovers } = names(&**disk, dir, mark)?;
-    let last = segments.last().copied().unwrap_or(mark.durable.segment);
-
-    let mut recovered = Recovered::default();
-    let mut scanned = VecDeque::new();
-    for number in segments {
-        let scan = Scan { disk: &**disk, dir, owner, number, is_last: number == last };
-        scanned.push_back(scan.run(mark, &mut recovered)?);
-    }
-    check_continuity(dir, last, &recovered)?;
 
     // The sync that was to make this name durable may have failed. Removed, it is made anew by the
     // first batch; nothing is lost with it, since the marker goes ahead of a segment's frames.
-    if scanned.len() > 1
-        && let Some(successor) = scanned.pop_back_if(|found| found.is_empty_beyond(mark))
+    if segments.len() > 1
+        && let Some(successor) = segments.pop_back_if(|found| found.is_empty_beyond(mark))
     {
         let path = segment::path(dir, successor.number);
         disk.remove(&path).map_err(LogError::io("remove", &path))?;
     }
-    for found in &scanned {
+    for found in &segments {
         found.make_durable(dir)?;
     }
-    let Some(active) = scanned.pop_back() else {
+    let Some(active) = segments.pop_back() else {
         return Err(LogError::Missing { path: segment::path(dir, last) });
     };
     let end = Position { segment: active.number, offset: active.end };
@@ -94,7 +84,7 @@ pub(super) fn open(
         purged: recovered.purged.clone(),
         committed: recovered.committed.clone(),
     };
-    let sealed = scanned
+    let sealed = segments
         .into_iter()
         .map(|found| Sealed { number: found.number, max_index: found.max_index, file: found.file })
         .collect();
@@ -108,6 +98,46 @@ pub(super) fn open(
     let writer =
         Writer::new(Arc::clone(disk), dir, owner, options, marker, active, sealed, checkpoint);
     Ok((writer, recovered))
+}
+
+/// What the records of a log amount to, as they stand there: nothing is cut off, written or
+/// removed.
+///
+/// # Errors
+/// As opening the log.
+pub(crate) fn look(
+    disk: &dyn Disk,
+    dir: &Path,
+    owner: HomeIdentity,
+) -> Result<Recovered, LogError> {
+    scan(disk, dir, owner).map(|scanned| scanned.recovered)
+}
+
+/// A log that was read through.
+struct Scanned {
+    marker: Marker,
+    leftovers: Vec<PathBuf>,
+    /// Number of the last segment.
+    last: u64,
+    segments: VecDeque<Found>,
+    recovered: Recovered,
+}
+
+fn scan(disk: &dyn Disk, dir: &Path, owner: HomeIdentity) -> Result<Scanned, LogError> {
+    super::require(disk, dir)?;
+    let marker = Marker::open(disk, dir)?;
+    let mark = marker.mark();
+    let Names { segments: numbers, leftovers } = names(disk, dir, mark)?;
+    let last = numbers.last().copied().unwrap_or(mark.durable.segment);
+
+    let mut recovered = Recovered::default();
+    let mut segments = VecDeque::new();
+    for number in numbers {
+        let scan = Scan { disk, dir, owner, number, is_last: number == last };
+        segments.push_back(scan.run(mark, &mut recovered)?);
+    }
+    check_continuity(dir, last, &recovered)?;
+    Ok(Scanned { marker, leftovers, last, segments, recovered })
 }
 
 /// What is in the directory.

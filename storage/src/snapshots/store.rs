@@ -114,6 +114,28 @@ impl SnapshotStore {
         Ok((Self { inner: Arc::new(inner) }, damaged))
     }
 
+    /// The newest good snapshot of a data directory and the damaged ones that are newer, without
+    /// changing anything: of a coordinator that does not run. Whether the log reaches back to it is
+    /// for the caller to see.
+    ///
+    /// # Errors
+    /// When a file is of another fleet or a newer version, or the disk says no.
+    pub fn look(
+        home: &DataDir,
+    ) -> Result<(Option<StoredSnapshot>, Vec<SnapshotError>), SnapshotError> {
+        let mut damaged = Vec::new();
+        for name in published(&**home.disk(), &home.snapshots_dir())?.into_iter().rev() {
+            match StoredSnapshot::verify(home.disk(), &name.path, home.identity().fleet, true) {
+                Ok(snapshot) => return Ok((Some(snapshot), damaged)),
+                Err(error @ (SnapshotError::Damaged { .. } | SnapshotError::Meta { .. })) => {
+                    damaged.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((None, damaged))
+    }
+
     /// The newest published snapshot.
     #[must_use]
     pub fn newest(&self) -> Option<StoredSnapshot> {

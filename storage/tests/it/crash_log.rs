@@ -40,8 +40,11 @@ const STORY: &[Step] = &[
     Step::Append(3, 1, 300),
     Step::KillBeforeSync(3),
     Step::Append(3, 1, 20),
+    // A vote and entries that belong together, over the end of a segment.
+    Step::Whole(4, 3),
+    Step::Append(4, 1, 20),
     // In the middle of a segment: only the marker of the next start says that it must be there.
-    Step::KillBeforeSync(3),
+    Step::KillBeforeSync(4),
 ];
 
 /// Every sync of the log fails once, when something is there to be forgotten: the tail of a
@@ -131,7 +134,8 @@ impl Scenario for LogStory {
             }
             acknowledged.maybe = None;
             acknowledged.is_settled =
-                matches!(step, Step::Settle | Step::Reopen | Step::Vote(_)) || is_killed;
+                matches!(step, Step::Settle | Step::Reopen | Step::Vote(_) | Step::Whole(..))
+                    || is_killed;
             if matches!(step, Step::Reopen) {
                 drop(log);
                 drop(dir);
@@ -307,6 +311,7 @@ fn story(choices: &[(u8, u16)]) -> Vec<Step> {
             9 => Step::FailSync(Failing::Vote(term)),
             10 => Step::FailSync(Failing::VoteMarker(term)),
             11 if count > 0 => Step::FailSync(Failing::PurgeMarker(inside)),
+            12 => Step::Whole(term, u64::from(number % 4) + 1),
             _ => Step::Append(term, u64::from(number % 4) + 1, usize::from(number % 300)),
         };
         content = step.after(&content);

@@ -93,6 +93,8 @@ pub(crate) enum Step {
     Vote(u64),
     /// So many entries of that term, of that many bytes each.
     Append(u64, u64, usize),
+    /// A vote for itself and so many entries of that term, as a whole or not at all.
+    Whole(u64, u64),
     /// Entries from this index on.
     TruncateFrom(u64),
     /// Entries up to this index, if it is there.
@@ -156,6 +158,10 @@ impl Step {
                     after.entries.push((log_id(term, 1, index), vec![index as u8; bytes]));
                 }
             }
+            Self::Whole(term, count) => {
+                after = Self::Append(term, count, 30).after(before);
+                after.vote = Some(own_vote(term));
+            }
             Self::TruncateFrom(index) => after.entries.retain(|(id, _)| id.index < index),
             Self::PurgeTo(index) => {
                 if let Some((last, _)) = before.entries.iter().find(|(id, _)| id.index == index) {
@@ -182,6 +188,11 @@ impl Step {
                     let after = self.after(before);
                     append(log, &after.entries[before.entries.len()..]).await
                 }
+                Self::Whole(term, _) => {
+                    let after = self.after(before);
+                    let entries = after.entries[before.entries.len()..].iter().map(entry);
+                    log.append_whole(own_vote(term), entries.collect()).await
+                }
                 Self::TruncateFrom(index) => {
                     let last = before.entries.iter().rfind(|(id, _)| id.index < index);
                     log.truncate_after(last.map(|(id, _)| *id).or(before.purged)).await
@@ -204,18 +215,20 @@ fn next_index(content: &Content) -> u64 {
     last.map_or(0, |last| last.index + 1)
 }
 
+fn entry((id, bytes): &(LogId, Vec<u8>)) -> Entry {
+    Entry { log_id: *id, payload: EntryPayload::Normal(Command::new(bytes.clone())) }
+}
+
+fn own_vote(term: u64) -> Vote {
+    Vote { committed: true, ..Vote::new(term, 1) }
+}
+
 /// Appends entries and waits until they are durable.
 pub(crate) async fn append(
     log: &mut RaftLogStore,
     entries: &[(LogId, Vec<u8>)],
 ) -> std::io::Result<()> {
-    let entries: Vec<Entry> = entries
-        .iter()
-        .map(|(id, bytes)| Entry {
-            log_id: *id,
-            payload: EntryPayload::Normal(Command::new(bytes.clone())),
-        })
-        .collect();
+    let entries: Vec<Entry> = entries.iter().map(entry).collect();
     log.blocking_append(entries).await.map_err(std::io::Error::other)
 }
 

@@ -52,6 +52,17 @@ impl Node {
         self.metrics_port.address()
     }
 
+    /// Where its config, log and data are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Says that it has moved to another port, as its config says already, or will.
+    pub fn moved_to(&mut self, port: Port) {
+        self.port = port;
+    }
+
     /// Its data directory.
     #[must_use]
     pub fn data(&self) -> &Path {

@@ -15,6 +15,8 @@ use crate::error::{CliError, Result};
 use crate::operator;
 use crate::views::StatusView;
 
+/// How long the leader may take to pass on a new address.
+const MOVE_SECONDS: u64 = 30;
 /// Between two looks at a change under way.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -51,6 +53,22 @@ pub struct ChangeArgs {
 pub struct TransferArgs {
     /// The coordinator's node id or name
     pub node: String,
+}
+
+/// Arguments of `node move`.
+#[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// The coordinator's node id or name
+    pub node: String,
+    /// Where the other coordinators reach it from now on
+    #[arg(value_name = "HOST:PORT")]
+    pub address: String,
+}
+
+#[derive(Debug, Serialize)]
+struct MovedView {
+    node_id: u64,
+    address: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -225,6 +243,37 @@ pub(super) async fn abandon(context: &Context) -> Result<()> {
         } else {
             "the change of voters is given up\n".to_owned()
         }
+    })
+}
+
+pub(super) async fn relocate(arguments: MoveArgs, context: &Context) -> Result<()> {
+    let (_, client) = operator::connect(context)?;
+    let node_id = named(&status(&client).await?, &arguments.node)?;
+    let request = v1::MoveNodeRequest {
+        write_id: Some(client.next_write_id()),
+        node_id,
+        address: arguments.address.clone(),
+    };
+    client
+        .call("moving the coordinator", |channel| {
+            let request = request.clone();
+            async move { FleetClient::new(channel).move_node(request).await }
+        })
+        .await?;
+    let address = &arguments.address;
+    let known = finished(&client, MOVE_SECONDS, context, |status| {
+        status.nodes.iter().any(|node| node.node_id == node_id && node.address == *address)
+    })
+    .await?;
+    if !known {
+        return Err(CliError::new(
+            Code::DeadlineExceeded,
+            format!("the new address of node {node_id} is recorded, but not known to all yet"),
+        )
+        .with_remedy("it goes on by itself; look with `strongroom node list`"));
+    }
+    context.screen.show(&MovedView { node_id, address: arguments.address }, |view| {
+        format!("the fleet looks for node {} at {} from now on\n", view.node_id, view.address)
     })
 }
 

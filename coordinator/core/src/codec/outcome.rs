@@ -109,6 +109,8 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::Restored { generation } => {
             WireOutcome { kind: 26, number: u64::from(*generation), ..empty }
         }
+        Outcome::RecoveredByForce { number } => WireOutcome { kind: 36, number: *number, ..empty },
+        Outcome::NodeMoved { node } => WireOutcome { kind: 37, number: node.get(), ..empty },
         Outcome::LevelRaised { level } => {
             WireOutcome { kind: 32, number: u64::from(level.get()), ..empty }
         }
@@ -166,6 +168,8 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         26 => Outcome::Restored {
             generation: u32::try_from(wire.number).map_err(|_| at("generation").invalid())?,
         },
+        36 => Outcome::RecoveredByForce { number: wire.number },
+        37 => Outcome::NodeMoved { node: NodeId::new(wire.number) },
         32 => Outcome::LevelRaised { level: level(at("level"), wire.number)? },
         33 => Outcome::TimeFrozen { new: wire.flag },
         34 => Outcome::TimeConfirmed { was_frozen: wire.flag, time },

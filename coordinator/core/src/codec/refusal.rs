@@ -127,6 +127,10 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
             WireRefusal { kind: 45, id: restore.put(), ..empty }
         }
         Refusal::SessionEnded { cluster } => WireRefusal { kind: 46, id: cluster.put(), ..empty },
+        Refusal::NotTheOnlyVoter { node } => WireRefusal { kind: 68, have: node.get(), ..empty },
+        Refusal::NodeAddressTaken { address, node } => {
+            WireRefusal { kind: 69, have: node.get(), text: address.clone(), ..empty }
+        }
         Refusal::LevelTooLow { needed, active } => WireRefusal {
             kind: 60,
             have: u64::from(active.get()),
@@ -216,6 +220,8 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         },
         45 => Refusal::RestoreUnderWay { restore: lease()? },
         46 => Refusal::SessionEnded { cluster: cluster()? },
+        68 => Refusal::NotTheOnlyVoter { node },
+        69 => Refusal::NodeAddressTaken { address: text(), node },
         60 => Refusal::LevelTooLow {
             needed: level(at("needed"), wire.want)?,
             active: level(at("active"), wire.have)?,

@@ -13,9 +13,9 @@ use super::wire::{
 use crate::command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
     ClearFinding, Command, CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload,
-    ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, OfChange, OpenReadLease,
-    OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RegisterCluster, RemoveNode, RenewLease,
-    Request, RestorePiece, SealSnapshot,
+    ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, MoveNode, OfChange,
+    OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RecoverByForce,
+    RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot,
 };
 use crate::dropped::Dropped;
 
@@ -33,7 +33,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35, 40, 41, 42, 43, 48, 49, 50"
+                34, 35, 40, 41, 42, 43, 48, 49, 50, 52, 53"
     )]
     command: Option<WireCommand>,
 }
@@ -96,6 +96,10 @@ enum WireCommand {
     /// The restore.
     #[prost(bytes = "vec", tag = "43")]
     AbandonRestore(Vec<u8>),
+    #[prost(message, tag = "52")]
+    RecoverByForce(WireRecoverByForce),
+    #[prost(message, tag = "53")]
+    MoveNode(WireMoveNode),
     /// The level.
     #[prost(uint64, tag = "48")]
     RaiseLevel(u64),
@@ -148,6 +152,31 @@ struct WireAddNode {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
+    address: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRecoverByForce {
+    #[prost(uint64, tag = "1")]
+    node: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    address: String,
+    /// Ascending.
+    #[prost(uint64, repeated, tag = "4")]
+    members: Vec<u64>,
+    #[prost(uint64, tag = "5")]
+    committed: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireMoveNode {
+    #[prost(uint64, tag = "1")]
+    node: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
     address: String,
 }
 
@@ -408,6 +437,18 @@ fn put_command(command: &Command) -> WireCommand {
         }),
         Command::FinishRestore(c) => WireCommand::FinishRestore(c.restore.put()),
         Command::AbandonRestore(c) => WireCommand::AbandonRestore(c.restore.put()),
+        Command::RecoverByForce(c) => WireCommand::RecoverByForce(WireRecoverByForce {
+            node: c.node.get(),
+            name: c.name.clone(),
+            address: c.address.clone(),
+            members: put_nodes(&c.members),
+            committed: c.committed.get(),
+        }),
+        Command::MoveNode(c) => WireCommand::MoveNode(WireMoveNode {
+            node: c.node.get(),
+            name: c.name.clone(),
+            address: c.address.clone(),
+        }),
         Command::RaiseLevel(c) => WireCommand::RaiseLevel(u64::from(c.to.get())),
         Command::FreezeTime(c) => WireCommand::FreezeTime(WireJump::put(&c.jump)),
         Command::ConfirmTime(ConfirmTime) => WireCommand::ConfirmTime(WireConfirmTime {}),
@@ -561,6 +602,18 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         WireCommand::AbandonRestore(restore) => {
             Command::AbandonRestore(AbandonRestore { restore: id(at("restore"), &restore)? })
         }
+        WireCommand::RecoverByForce(c) => Command::RecoverByForce(Box::new(RecoverByForce {
+            node: NodeId::new(c.node),
+            name: c.name,
+            address: c.address,
+            members: nodes(at("members"), &c.members)?,
+            committed: LogIndex::new(c.committed),
+        })),
+        WireCommand::MoveNode(c) => Command::MoveNode(MoveNode {
+            node: NodeId::new(c.node),
+            name: c.name,
+            address: c.address,
+        }),
         WireCommand::RaiseLevel(to) => {
             let to = level(at("level"), to)?;
             if to > Level::NEWEST {

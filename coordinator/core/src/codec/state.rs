@@ -8,6 +8,7 @@
 //! grows with the changes and not with the points. Rows come in an order in which each one finds
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
 //! nodes, the change of voters, the restore under way with its pieces.
+//! nodes, the change of voters, forced recoveries.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -64,6 +65,9 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
         for piece in &restore.pieces {
             writer.row(Row::RestorePiece(piece.to_vec()))?;
         }
+    }
+    for recovery in state.recoveries.values() {
+        writer.row(rows::put_recovery(recovery))?;
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -197,6 +201,13 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
                 return Err(contradiction("pieces of a restore that do not fit"));
             }
             restore.pieces.push_back(bytes.into());
+        }
+        Row::Recovery(row) => {
+            let recovery = rows::get_recovery(&row)?;
+            if recovery.number != state.recoveries.len() as u64 + 1 {
+                return Err(contradiction("forced recoveries do not count from 1"));
+            }
+            state.recoveries.insert(recovery.number, Arc::new(recovery));
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

@@ -7,9 +7,10 @@ use std::path::Path;
 use coordinator_core::{
     AbandonRestore, AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command,
     ConfirmTime, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey,
-    FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump, Limit, OfChange, Outcome, Proof,
-    ProofState, RaiseFinding, RaiseLevel, RecordHolders, Refusal, RemoveNode, RenewLease, Request,
-    RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, Severity, State, UploadEnd, codec,
+    FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump, Limit, MoveNode, OfChange,
+    Outcome, Proof, ProofState, RaiseFinding, RaiseLevel, RecordHolders, RecoverByForce, Refusal,
+    RemoveNode, RenewLease, Request, RestorePiece, RestoreProblem, Role, Scope, SealSnapshot,
+    Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId};
 
@@ -150,6 +151,24 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ),
         ("finish_restore", Command::FinishRestore(FinishRestore { restore: lease(7) })),
         ("abandon_restore", Command::AbandonRestore(AbandonRestore { restore: lease(7) })),
+        (
+            "recover_by_force",
+            Command::RecoverByForce(Box::new(RecoverByForce {
+                node: NodeId::new(1),
+                name: "one".to_owned(),
+                address: "one:7410".to_owned(),
+                members: nodes(&[1, 2, 3]),
+                committed: LogIndex::new(70),
+            })),
+        ),
+        (
+            "move_node",
+            Command::MoveNode(MoveNode {
+                node: NodeId::new(2),
+                name: "two".to_owned(),
+                address: "elsewhere:7410".to_owned(),
+            }),
+        ),
         ("raise_level", Command::RaiseLevel(RaiseLevel { to: Level::new(2) })),
         ("freeze_time", Command::FreezeTime(FreezeTime { jump: jump() })),
         ("freeze_time-stopped", Command::FreezeTime(FreezeTime { jump: jump_back() })),
@@ -215,6 +234,8 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ),
         ("restore_received".to_owned(), Outcome::RestoreReceived { received: 24 }),
         ("restored".to_owned(), Outcome::Restored { generation: 2 }),
+        ("recovered_by_force".to_owned(), Outcome::RecoveredByForce { number: 2 }),
+        ("node_moved".to_owned(), Outcome::NodeMoved { node: NodeId::new(2) }),
         ("level_raised".to_owned(), Outcome::LevelRaised { level: Level::new(2) }),
         ("time_frozen".to_owned(), Outcome::TimeFrozen { new: true }),
         ("time_confirmed".to_owned(), Outcome::TimeConfirmed { was_frozen: true, time }),
@@ -265,6 +286,11 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("no_change", Refusal::NoChange),
         ("restore_under_way", Refusal::RestoreUnderWay { restore: lease }),
         ("session_ended", Refusal::SessionEnded { cluster }),
+        ("not_the_only_voter", Refusal::NotTheOnlyVoter { node: NodeId::new(2) }),
+        (
+            "node_address_taken",
+            Refusal::NodeAddressTaken { address: "two:7410".to_owned(), node: NodeId::new(2) },
+        ),
         ("level_too_low", Refusal::LevelTooLow { needed: Level::new(2), active: Level::new(1) }),
         ("time_frozen", Refusal::TimeFrozen),
     ]
@@ -360,6 +386,20 @@ pub(crate) fn state_restored() -> State {
     crate::restore::restored(&World::with_first_point().state, &[1, 2, 9]).state
 }
 
+/// One that a forced recovery left with node 1 alone.
+pub(crate) fn state_recovered() -> State {
+    let mut world = World::with_first_point();
+    world.voters = nodes(&[1]);
+    world.ok(Command::RecoverByForce(Box::new(RecoverByForce {
+        node: NodeId::new(1),
+        name: "one".to_owned(),
+        address: "one:7410".to_owned(),
+        members: nodes(&[1, 2, 3]),
+        committed: LogIndex::new(3),
+    })));
+    world.state
+}
+
 /// One at level 2 whose time is frozen.
 pub(crate) fn state_raised_and_frozen() -> State {
     let mut world = World::new();
@@ -383,7 +423,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 27];
+    let mut seen = [false; 29];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -410,12 +450,14 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::RestorePiece(_) => 21,
             Command::FinishRestore(_) => 22,
             Command::AbandonRestore(_) => 23,
-            Command::RaiseLevel(_) => 24,
-            Command::FreezeTime(_) => 25,
-            Command::ConfirmTime(_) => 26,
+            Command::RecoverByForce(_) => 24,
+            Command::MoveNode(_) => 25,
+            Command::RaiseLevel(_) => 26,
+            Command::FreezeTime(_) => 27,
+            Command::ConfirmTime(_) => 28,
         }] = true;
     }
-    assert_eq!(seen, [true; 27]);
+    assert_eq!(seen, [true; 29]);
 }
 
 #[test]
@@ -430,7 +472,7 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds, (1..=19).chain(24..=26).chain(32..=34).collect());
+    assert_eq!(kinds, (1..=19).chain(24..=26).chain(32..=34).chain(36..=37).collect());
 }
 
 #[test]
@@ -438,17 +480,20 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
     let (restoring, restored) = (state_of_restore(), state_restored());
+    let recovered = state_recovered();
     let raised = state_raised_and_frozen();
     let samples = [
         ("state", &state),
         ("state-members", &members),
         ("state-restoring", &restoring),
         ("state-restored", &restored),
+        ("state-recovered", &recovered),
         ("state-raised", &raised),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
     let frozen = frozen("state.hex");
+    assert!(codec::read_state(&mut &frozen["state-recovered"][..]).unwrap() == recovered);
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
     assert!(codec::read_state(&mut &frozen["state-restoring"][..]).unwrap() == restoring);

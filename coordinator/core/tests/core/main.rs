@@ -11,6 +11,7 @@ mod leases;
 mod levels;
 mod members;
 mod random;
+mod recover;
 mod replicas;
 mod restore;
 mod scenario;

@@ -110,7 +110,7 @@ impl World {
     /// Raises the active level to what the command needs, as the leader would have.
     pub(crate) fn run(&mut self, command: Command) -> Applied {
         let to = command.level();
-        if to > self.state.level() && !matches!(command, Command::RaiseLevel(_)) {
+        if to > self.state.level() && command.waits_for_level() {
             self.apply(&self.request(Command::RaiseLevel(RaiseLevel { to })));
         }
         self.apply(&self.request(command))
@@ -127,8 +127,11 @@ impl World {
     pub(crate) fn refused(&mut self, command: Command) -> Refusal {
         // Log time moves with any entry: move it before the comparison, by one that does nothing.
         self.run(Command::EndReadLease(EndReadLease { lease: LeaseId::ZERO }));
-        self.run(Command::RaiseLevel(RaiseLevel { to: command.level() }));
-        self.index -= 2;
+        self.index -= 1;
+        if command.waits_for_level() {
+            self.run(Command::RaiseLevel(RaiseLevel { to: command.level() }));
+            self.index -= 1;
+        }
         let before = self.state.clone();
         let applied = self.run(command);
         assert_eq!(applied.events, [], "a refusal has no events");

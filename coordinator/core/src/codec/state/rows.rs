@@ -17,13 +17,13 @@ use super::super::wire::{
 };
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
-    PointRow, ReadLease, Restore, Session, UploadLease,
+    PointRow, ReadLease, Recovery, Restore, Session, UploadLease,
 };
 use crate::state::State;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WireRow {
-    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 23, 24")]
+    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 23, 24, 32")]
     pub(super) row: Option<Row>,
 }
 
@@ -56,6 +56,8 @@ pub(super) enum Row {
     /// The next bytes of the state that is restored.
     #[prost(bytes = "vec", tag = "24")]
     RestorePiece(Vec<u8>),
+    #[prost(message, tag = "32")]
+    Recovery(WireForced),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -676,5 +678,60 @@ pub(super) fn get_restore(wire: &WireRestore) -> Result<Restore, DecodeError> {
         nodes: nodes(at("nodes"), &wire.nodes)?,
         pieces: imbl::Vector::new(),
         received: 0,
+    })
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireForced {
+    #[prost(uint64, tag = "1")]
+    number: u64,
+    #[prost(uint64, tag = "2")]
+    node: u64,
+    #[prost(uint64, tag = "3")]
+    at_ms: u64,
+    #[prost(uint64, tag = "4")]
+    index: u64,
+    #[prost(uint64, tag = "5")]
+    committed: u64,
+    /// Ascending.
+    #[prost(uint64, repeated, tag = "6")]
+    removed: Vec<u64>,
+    #[prost(uint64, tag = "7")]
+    ids_from: u64,
+    #[prost(uint64, tag = "8")]
+    epochs_from: u64,
+    #[prost(uint64, tag = "9")]
+    lost_bundles: u64,
+    #[prost(uint64, tag = "10")]
+    lost_points: u64,
+}
+
+pub(super) fn put_recovery(row: &Recovery) -> Row {
+    Row::Recovery(WireForced {
+        number: row.number,
+        node: row.node.get(),
+        at_ms: row.at.as_millis(),
+        index: row.index.get(),
+        committed: row.committed.get(),
+        removed: put_nodes(&row.removed),
+        ids_from: row.ids_from.get(),
+        epochs_from: row.epochs_from.get(),
+        lost_bundles: row.lost_bundles,
+        lost_points: row.lost_points,
+    })
+}
+
+pub(super) fn get_recovery(wire: &WireForced) -> Result<Recovery, DecodeError> {
+    Ok(Recovery {
+        number: wire.number,
+        node: NodeId::new(wire.node),
+        at: LogTime::from_millis(wire.at_ms),
+        index: LogIndex::new(wire.index),
+        committed: LogIndex::new(wire.committed),
+        removed: nodes(At("recovery row", "removed"), &wire.removed)?,
+        ids_from: NodeId::new(wire.ids_from),
+        epochs_from: Epoch::new(wire.epochs_from),
+        lost_bundles: wire.lost_bundles,
+        lost_points: wire.lost_points,
     })
 }
