@@ -152,6 +152,55 @@ async fn invariant_a1_an_offline_export_names_what_the_directory_lacks() {
     assert_eq!(before.len(), Tree::read(node.data()).len(), "nothing was added");
 }
 
+#[tokio::test]
+async fn invariant_a1_an_offline_export_passes_over_a_damaged_log_and_says_so() {
+    let settings = tests::Settings {
+        snapshot_every_entries: 8,
+        snapshot_keep_entries: 2,
+        ..tests::Settings::default()
+    };
+    let mut fleet = Fleet::start_with(settings).await;
+    let mut harbour = RawCluster::register(&fleet, "harbour").await;
+    let mut points = 0;
+    let has_snapshot = |fleet: &Fleet| {
+        let found = std::fs::read_dir(fleet.node(1).data().join("snapshots")).expect("there");
+        found.flatten().any(|file| file.path().extension().is_some_and(|e| e == "snap"))
+    };
+    // Until a snapshot covers a point or two.
+    until("node 1 has a snapshot", async || {
+        points += 1;
+        harbour.backup(&fleet.address(1), &[Content::file("a", &noise(2_000, points))]).await;
+        (points > 3 && has_snapshot(&fleet)).then_some(())
+    })
+    .await;
+    fleet.stop_all().await;
+    let data = fleet.node(1).data();
+    for file in std::fs::read_dir(data.join("log")).expect("there").flatten() {
+        let path = file.path();
+        if path.extension().is_some_and(|e| e == "wal") {
+            let mut bytes = std::fs::read(&path).expect("read");
+            bytes[100] ^= 0x10;
+            std::fs::write(&path, bytes).expect("written");
+        }
+    }
+    let before = Tree::read(data);
+    let out = fleet.scratch("out");
+    let answer = export(data, &["--out", text(&out)]).await.success().json();
+    let problems = answer["problems"].to_string();
+    assert!(problems.contains("is damaged at byte"), "{answer}");
+    assert!(problems.contains("newer than the snapshot is not shown"), "{answer}");
+    assert!(names(&answer["exported"])[0].starts_with("harbour@"), "{answer}");
+    // A snapshot is of what was committed.
+    assert_eq!(answer["exported"][0]["committed_known"], true, "{answer}");
+    assert_same(&before, &Tree::read(data));
+    // From such a directory nothing is recovered by force.
+    let config = fleet.node(1).config();
+    let sure = ["coordinator", "recover", "--force-single", "--config", text(&config)];
+    let sure = [&sure[..], &["--yes-i-lost-the-others", "coordinator-1"]].concat();
+    let refused = Cli::alone().run(&sure).await;
+    refused.assert_refused("a damaged directory", Code::Damaged, &["backup export --offline"]);
+}
+
 /// Waits until a process has ended, and gives the end of its log.
 async fn ended(fleet: &mut Fleet, node: u64) -> String {
     until(&format!("node {node} ends"), async || fleet.node_mut(node).ended()).await;
@@ -203,13 +252,20 @@ async fn recover_from_one_of_three_and_the_lost_ones_stay_out() {
     std::fs::write(source.join("conf/app.yaml"), "replicas: 6\n").expect("changed");
     assert_eq!(agent.backup().await, 2);
 
-    // Two of the old three are a majority of what they remember. They ask first, and end.
+    // Two of the old three are a majority of what they remember. They ask first, and end before
+    // they elect anybody.
+    let elections = |fleet: &Fleet, id: u64| {
+        let events = fleet.node(id).log().events();
+        events.into_iter().filter(|event| event.line().contains("becomes leader")).count()
+    };
+    let before = [2, 3].map(|id| elections(&fleet, id));
     for id in [2, 3] {
         fleet.node_mut(id).start();
     }
-    for id in [2, 3] {
+    for (id, before) in [2, 3].into_iter().zip(before) {
         let last = ended(&mut fleet, id).await;
         assert!(last.contains("was removed from the fleet"), "node {id}: {last}");
+        assert_eq!(elections(&fleet, id), before, "node {id} led: {last}");
     }
 
     let seeds = [fleet.address(1)];
@@ -442,10 +498,14 @@ fn operations_every_page_is_followed_by_a_test() {
     let this = std::fs::read_to_string(tests::binary::workspace().join("tests/it/operations.rs"))
         .expect("this file can be read");
     let index = std::fs::read_to_string(directory.join("README.md")).expect("an index");
+    let has_commands = |name: &str| {
+        let page = std::fs::read_to_string(directory.join(name));
+        page.expect("a page can be read").lines().any(|line| line == "```sh")
+    };
     for page in std::fs::read_dir(&directory).expect("a directory") {
         let name = page.expect("an entry").file_name();
         let name = name.to_str().expect("UTF-8").to_owned();
-        if name == "README.md" {
+        if !has_commands(&name) {
             continue;
         }
         assert!(index.contains(&format!("({name})")), "{name} is not in the index");
