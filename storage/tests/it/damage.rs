@@ -293,7 +293,7 @@ fn home_refusals_say_what_to_do() {
 
     let odd = text.replace("upgrade none", "upgrade from 2 to 1");
     let body = odd.len() - "crc32c 00000000\n".len();
-    let odd = format!("{}crc32c {:08x}\n", &odd[..body], crc32c::crc32c(odd[..body].as_bytes()));
+    let odd = format!("{}crc32c {:08x}\n", &odd[..body], crc32c::crc32c(&odd.as_bytes()[..body]));
     newer.overwrite(Path::new("/home/HOME"), odd.as_bytes()).unwrap();
     let error = home(&newer).unwrap_err();
     assert!(matches!(error, HomeError::UnknownUpgrade { .. }), "{error}");
