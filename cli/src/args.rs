@@ -94,6 +94,9 @@ pub enum Command {
     /// Make keys
     #[command(subcommand)]
     Key(key::Verb),
+    /// Say how the fleet as a whole is to be
+    #[command(subcommand)]
+    Fleet(fleet::Verb),
     /// Register and list workload clusters
     #[command(subcommand)]
     Cluster(cluster::Verb),
@@ -110,9 +113,6 @@ pub enum Command {
     /// List what people should know, and clear what is dealt with
     #[command(subcommand)]
     Finding(finding::Verb),
-    /// Look after the fleet as a whole
-    #[command(subcommand)]
-    Fleet(fleet::Verb),
     /// Say who belongs to the coordinators, and look after one of them
     #[command(subcommand)]
     Node(node::Verb),

@@ -1,6 +1,8 @@
 //! A coordinator's config file: read, checked whole, and refused with the place and the remedy.
 //! Relative paths are relative to the file.
 
+mod targets;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use proto_types::{ByteCount, Code, FleetId, Level, NodeId};
 use serde::Deserialize;
 
 use crate::roll_call::levels::Levels;
+use targets::SnapshotsFile;
+pub use targets::{BucketConfig, SnapshotsConfig};
 
 /// What a coordinator is told when it starts.
 #[derive(Debug, Clone)]
@@ -39,6 +43,10 @@ pub struct Config {
     pub limits: Limits,
     /// How it checks its bundles.
     pub scrub: ScrubConfig,
+    /// The bucket that bundles may be kept in.
+    pub bucket: Option<BucketConfig>,
+    /// Snapshots by schedule.
+    pub snapshots: Option<SnapshotsConfig>,
     /// What holds it back to an older program.
     pub upgrade: UpgradeConfig,
 }
@@ -197,6 +205,8 @@ struct File {
     limits: Limits,
     #[serde(default)]
     scrub: ScrubConfig,
+    bucket: Option<BucketConfig>,
+    snapshots: Option<SnapshotsFile>,
     #[serde(default)]
     upgrade: UpgradeConfig,
 }
@@ -271,6 +281,11 @@ impl Config {
                 "scrub: interval_hours and bytes_per_second must be larger than 0".to_owned(),
             );
         }
+        let bucket = file.bucket.map(|bucket| bucket.relative_to(directory));
+        if let Some(bucket) = &bucket {
+            bucket.check("bucket", &mut problems);
+        }
+        let snapshots = file.snapshots.and_then(|file| file.check(directory, &mut problems));
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -296,6 +311,8 @@ impl Config {
             raft: file.raft,
             limits: file.limits,
             scrub: file.scrub,
+            bucket,
+            snapshots,
             upgrade: file.upgrade,
         })
     }

@@ -6,9 +6,12 @@
 //! ended upload left behind is deleted only under the same gate.
 
 mod books;
+mod bucket;
+mod bucket_scrub;
 mod claim;
 mod durable;
 mod fan_out;
+mod home;
 mod own_snapshots;
 mod read;
 mod receive;
@@ -26,7 +29,7 @@ use futures::Stream;
 use proto::ApiError;
 use proto::env::Env;
 use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId, SignedHeader};
-use storage::bundles::BundleStore;
+use storage::bundles::{BucketBundleStore, BundleStore};
 use storage::ledger::{BundleRow, Ledger};
 use storage::snapshots::SnapshotStore;
 use tokio::sync::{Notify, watch};
@@ -34,6 +37,7 @@ use tokio::sync::{Notify, watch};
 use crate::peers::Peers;
 use crate::raft::RaftNode;
 
+pub(crate) use home::keep_home;
 pub(crate) use sweep::keep_house;
 
 /// Sealed bytes as they arrive, at most 1 MiB a piece.
@@ -54,6 +58,15 @@ pub(crate) struct Upload {
     pub(crate) offset: u64,
 }
 
+/// Where this node keeps what it keeps.
+pub(crate) struct Stores {
+    pub(crate) store: Arc<dyn BundleStore>,
+    /// Of whatever generation.
+    pub(crate) bucket: Option<BucketBundleStore>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) snapshots: SnapshotStore,
+}
+
 /// Everything this node does with bundles. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Keeper {
@@ -64,6 +77,8 @@ struct Inner {
     env: Env,
     this: NodeId,
     store: Arc<dyn BundleStore>,
+    /// Where bundles are kept once an admin says so; a generation has to be chosen.
+    bucket: Option<BucketBundleStore>,
     ledger: Arc<dyn Ledger>,
     snapshots: SnapshotStore,
     raft: RaftNode,
@@ -76,6 +91,8 @@ struct Inner {
     receiving: Mutex<BTreeSet<BundleId>>,
     /// When a bundle was last found whole, in elapsed milliseconds.
     verified: Mutex<HashMap<BundleId, u64>>,
+    /// The same of objects, by generation.
+    verified_objects: Mutex<HashMap<(BundleId, LogIndex), u64>>,
     /// Wakes the housekeeping.
     wake: Notify,
     /// Why this node must end, once a durable path has failed (invariant R3).
@@ -127,17 +144,17 @@ impl Keeper {
     pub(crate) fn new(
         env: Env,
         this: NodeId,
-        store: Arc<dyn BundleStore>,
-        ledger: Arc<dyn Ledger>,
-        snapshots: SnapshotStore,
+        stores: Stores,
         raft: RaftNode,
         peers: Peers,
     ) -> Self {
+        let Stores { store, bucket, ledger, snapshots } = stores;
         Self {
             inner: Arc::new(Inner {
                 env,
                 this,
                 store,
+                bucket,
                 ledger,
                 snapshots,
                 raft,
@@ -145,6 +162,7 @@ impl Keeper {
                 gate: Arc::default(),
                 receiving: Mutex::default(),
                 verified: Mutex::default(),
+                verified_objects: Mutex::default(),
                 wake: Notify::new(),
                 fatal: watch::Sender::new(None),
             }),

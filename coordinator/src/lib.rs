@@ -16,6 +16,7 @@ mod raft;
 pub mod recover;
 pub mod relocate;
 mod roll_call;
+mod scheduled;
 mod server;
 mod service;
 pub mod snapshot_file;
@@ -23,4 +24,5 @@ pub mod telemetry;
 mod wiped;
 
 pub use opening::Machine;
+pub use scheduled::Schedule;
 pub use server::{RunError, run, run_on};

@@ -287,6 +287,7 @@ fn holders(looked: &Looked) -> Vec<Command> {
                 node: this,
                 present: part(&present, round),
                 absent: part(&absent, round),
+                home: looked.state.home().changed,
             })
         })
         .collect()

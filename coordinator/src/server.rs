@@ -15,13 +15,14 @@ use proto::v1::fleet_server::FleetServer;
 use proto::v1::peer_server::PeerServer;
 use proto::v1::restore_server::RestoreServer;
 use proto::{ApiError, v1};
-use proto_types::{Code, NodeId};
+use proto_types::{Code, LogIndex, NodeId};
+use storage::bundles::BucketBundleStore;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::config::Config;
-use crate::keeper::{Keeper, keep_house};
+use crate::keeper::{Keeper, Stores, keep_home, keep_house};
 use crate::opening::Machine;
 use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
@@ -30,7 +31,7 @@ use crate::service::{
     Admission, BackupService, CatalogService, FleetService, Parts, PeerService, RestoreService,
     Shared,
 };
-use crate::{leader, opening, telemetry, wiped};
+use crate::{leader, opening, scheduled, telemetry, wiped};
 
 /// Why a coordinator ended, other than because it was asked to.
 pub type RunError = ApiError;
@@ -67,6 +68,9 @@ pub async fn run_on(
     let metrics = config.metrics_listen.as_deref().map(serve_metrics).transpose()?;
     let listener = env.net.listen(&config.listen).await.map_err(|e| bind(&config.listen, &e))?;
     let opened = opening::open(&config, &env, machine).await?;
+    let bucket = config.bucket.as_ref().map(|bucket| bucket.open("bucket")).transpose()?;
+    // Its generation is chosen where it is used.
+    let bucket = bucket.map(|bucket| BucketBundleStore::new(bucket, LogIndex::new(0)));
 
     let peers = Peers::new(
         &env,
@@ -93,9 +97,12 @@ pub async fn run_on(
     let keeper = Keeper::new(
         env.clone(),
         config.node_id,
-        opened.bundles,
-        opened.ledger,
-        snapshots.clone(),
+        Stores {
+            store: opened.bundles,
+            bucket,
+            ledger: opened.ledger,
+            snapshots: snapshots.clone(),
+        },
         raft.clone(),
         peers.clone(),
     );
@@ -136,6 +143,9 @@ pub async fn run_on(
         () = leader::lead(&config, &raft) => Ok("leading ended"),
         () = roll_call::hold(&env, &raft, &peers) => Ok("the roll call ended"),
         () = keeper.scrub_by_itself(&env, config.scrub) => Ok("scrubbing ended"),
+        () = keeper.scrub_bucket(config.scrub) => Ok("scrubbing ended"),
+        () = keep_home(&keeper) => Ok("moving bundles ended"),
+        () = scheduled::run(&shared) => Ok("scheduled snapshots ended"),
     };
     if let Ok(reason) = outcome {
         telemetry::stopping(config.node_id, reason);

@@ -3,6 +3,7 @@
 
 mod admission;
 mod backup;
+mod bundles;
 mod catalog;
 pub(crate) mod convert;
 mod fleet;
@@ -182,6 +183,7 @@ impl Shared {
             bundle_bytes,
             bundle_count,
             recoveries: self.raft.local().state.recovery_count(),
+            bucket: self.keeper.bucket_url().unwrap_or_default(),
             ..self.brief_status()
         })
     }

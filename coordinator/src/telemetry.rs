@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use coordinator_core::Outcome;
+use coordinator_core::{Outcome, SnapshotRow};
 use metrics::Unit;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use proto_types::{BundleId, ClusterId, LeaseId, Level, NodeId, Sequence};
@@ -68,12 +68,16 @@ metric_names! {
     REPAIRED Counter "strongroom_repairs_total" "Bundles fetched from a peer, by result.";
     UNDER_REPLICATED Gauge "strongroom_bundles_missing" "Bundles that points need and this node does not hold.";
     READ_BYTES Counter "strongroom_read_bytes_total" "Sealed bytes read by clients from this node.";
+    SNAPSHOT_AGE Gauge "strongroom_snapshot_age_seconds" "Time since the last good scheduled snapshot was recorded; absent before the first.";
+    SNAPSHOT_BYTES Gauge "strongroom_snapshot_bytes" "Size of the last scheduled snapshot that this node saved.";
+    SNAPSHOT_SECONDS Histogram "strongroom_snapshot_save_seconds" "From the beginning of a scheduled snapshot until it was read back.";
+    SNAPSHOTS Counter "strongroom_snapshots_total" "Scheduled snapshots that this node tried to save, by result.";
     REQUESTS Counter "strongroom_requests_total" "gRPC requests, by method and code.";
     REQUEST_SECONDS Histogram "strongroom_request_seconds" "Duration of gRPC requests, by method.";
     REJECTED Counter "strongroom_raft_proposals_rejected_total" "Commands this node as leader did not commit, or refused, by reason (the error code).";
     QUORUM_ACK_AGE Gauge "strongroom_raft_quorum_ack_age_seconds" "On the leader: since a majority last acknowledged that it leads; 0 elsewhere.";
     LAG Gauge "strongroom_raft_lag_entries" "On the leader: entries that a peer is behind, by peer; 0 elsewhere.";
-    SNAPSHOT_AGE Gauge "strongroom_raft_snapshot_age_seconds" "Age of the newest snapshot of the state on this node; 0 while it has none.";
+    RAFT_SNAPSHOT_AGE Gauge "strongroom_raft_snapshot_age_seconds" "Age of the newest snapshot of the state on this node; 0 while it has none.";
     ELECTIONS Counter "strongroom_raft_elections_total" "Elections of this node, by event (started, won).";
     CLOCK_OFFSET Gauge "strongroom_clock_offset_seconds" "On the leader: a coordinator's clock minus log time, by peer; 0 elsewhere.";
     LEVEL Gauge "strongroom_level" "The fleet's active level, as this node has applied it.";
@@ -150,7 +154,7 @@ pub(crate) fn leads_no_more(nodes: impl Iterator<Item = NodeId>) {
 
 pub(crate) fn raft_status(status: &RaftStatus, level: Level) {
     gauge!(LEVEL).set(f64::from(level.get()));
-    gauge!(SNAPSHOT_AGE).set(status.snapshot_age.unwrap_or_default().as_secs_f64());
+    gauge!(RAFT_SNAPSHOT_AGE).set(status.snapshot_age.unwrap_or_default().as_secs_f64());
     gauge!(LEADER).set(if status.is_leader { 1.0 } else { 0.0 });
     gauge!(TERM).set(as_f64(status.term));
     gauge!(LAST_LOG).set(as_f64(status.last_log_index));
@@ -242,6 +246,15 @@ pub(crate) fn repaired(bundle: BundleId, from: NodeId) {
     tracing::info!(event = "repaired", %bundle, from = from.get(), "bundle repaired");
 }
 
+pub(crate) fn repaired_from_bucket(bundle: BundleId) {
+    counter!(REPAIRED, "result" => "ok").increment(1);
+    tracing::info!(event = "repaired_from_bucket", %bundle, "bundle brought from the bucket");
+}
+
+pub(crate) fn object_lost(bundle: BundleId) {
+    tracing::error!(event = "object_lost", %bundle, "the bucket has no good object of a bundle");
+}
+
 pub(crate) fn repair_failed(bundle: BundleId, error: &proto::ApiError) {
     counter!(REPAIRED, "result" => error.code().as_str()).increment(1);
     tracing::warn!(event = "repair_failed", %bundle, %error, "no good copy was reached yet");
@@ -249,6 +262,37 @@ pub(crate) fn repair_failed(bundle: BundleId, error: &proto::ApiError) {
 
 pub(crate) fn abandoned_removed(bundle: BundleId) {
     tracing::info!(event = "abandoned_removed", %bundle, "removed what an ended upload left");
+}
+
+pub(crate) fn snapshot_age(age_ms: Option<u64>) {
+    if let Some(age_ms) = age_ms {
+        gauge!(SNAPSHOT_AGE).set(as_f64(age_ms) / 1000.0);
+    }
+}
+
+pub(crate) fn scheduled_snapshot(row: &SnapshotRow) {
+    let result = if row.is_good() { "good" } else { "failed" };
+    counter!(SNAPSHOTS, "result" => result).increment(1);
+    if row.is_good() {
+        gauge!(SNAPSHOT_BYTES).set(as_f64(row.bytes));
+        histogram!(SNAPSHOT_SECONDS).record(as_f64(row.took_ms) / 1000.0);
+        tracing::info!(
+            event = "scheduled_snapshot_saved",
+            target = row.target,
+            name = row.name,
+            index = row.index.get(),
+            bytes = row.bytes,
+            took_ms = row.took_ms,
+            "snapshot saved"
+        );
+    } else {
+        tracing::warn!(
+            event = "scheduled_snapshot_failed",
+            target = row.target,
+            problem = row.problem,
+            "a scheduled snapshot was not saved; it is tried again"
+        );
+    }
 }
 
 pub(crate) fn read_bytes(bytes: u64) {

@@ -1,8 +1,9 @@
 //! Where bundle files are kept. One trait, [`BundleStore`]; [`FileBundleStore`] keeps them on the
-//! coordinator's disk, [`FaultyBundleStore`] misbehaves on request, and [`conformance`] holds for
-//! both. A store checks that bytes are those of their name; it cannot open a bundle, and it does
+//! coordinator's disk, [`BucketBundleStore`] in an object store, [`FaultyBundleStore`] misbehaves on
+//! request, and [`conformance`] holds for all. A store checks that bytes are those of their name; it cannot open a bundle, and it does
 //! not decide what may be deleted.
 
+mod bucket;
 pub mod conformance;
 mod faulty;
 mod file;
@@ -13,6 +14,9 @@ use std::path::PathBuf;
 
 use proto_types::{BundleId, ByteCount, Code, HeaderError, SignedHeader};
 
+use crate::bucket::BucketError;
+
+pub use bucket::BucketBundleStore;
 pub use faulty::{Fault, FaultyBundleStore, Operation};
 pub use file::{BundleOptions, FileBundleStore};
 
@@ -239,6 +243,12 @@ pub enum BundleError {
         /// The name these bytes would have.
         found: BundleId,
     },
+    /// The object store said no, or nothing.
+    #[error("{source}")]
+    Bucket {
+        /// What it said.
+        source: Box<BucketError>,
+    },
     /// The end of the file is no header.
     #[error("the copy of bundle {id} kept here has no valid header")]
     Header {
@@ -257,6 +267,7 @@ impl BundleError {
         match self {
             Self::Io { .. } => Code::LocalIo,
             Self::NoSpace { .. } => Code::NoSpace,
+            Self::Bucket { .. } => Code::Unavailable,
             Self::NotFound { .. } => Code::BundleNotFound,
             Self::NotBegun { .. } | Self::WrongOffset { .. } => Code::InvalidArgument,
             Self::WrongLength { .. } | Self::WrongDigest { .. } => Code::DigestMismatch,

@@ -2,6 +2,7 @@
 //! harness is the library of this package. `tidy` needs no process.
 
 mod access;
+mod bucket;
 mod bundles;
 mod canary;
 mod damage;
@@ -15,6 +16,7 @@ mod operations;
 mod quorum;
 mod quota;
 mod restart;
+mod schedule;
 mod snapshot;
 mod space;
 mod start;

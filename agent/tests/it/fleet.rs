@@ -308,6 +308,7 @@ impl State {
                 kind: self.headers[id].header().kind.as_str().to_owned(),
                 bytes: self.bundles[id].len() as u64,
                 holders: vec![1],
+                in_bucket: false,
             })
             .collect();
         point
@@ -447,7 +448,7 @@ impl Backup for Node {
             state.headers.insert(id.clone(), file.header);
             state.bundles.insert(id, bytes);
         }
-        Ok(Response::new(v1::UploadBundleResponse { holders: vec![self.id] }))
+        Ok(Response::new(v1::UploadBundleResponse { holders: vec![self.id], in_bucket: false }))
     }
 
     async fn commit_point(

@@ -1,5 +1,7 @@
 //! `strongroom fleet`: the fleet as a whole.
 
+mod bundles;
+
 use clap::Subcommand;
 
 use super::confirm_time;
@@ -9,12 +11,15 @@ use crate::error::Result;
 /// Verbs about the fleet as a whole.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Say where bundles are kept, on the coordinators' disks or in a bucket, or show it
+    Bundles(bundles::BundlesArgs),
     /// Say that the coordinators' clocks are right, after a jump froze the time
     ConfirmTime,
 }
 
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
+        Verb::Bundles(arguments) => bundles::run(&arguments, context).await,
         Verb::ConfirmTime => confirm_time::run(context).await,
     }
 }

@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    clusters, commit, findings, fleet, holders, leases, levels, members, moves, recover, restore,
-    sessions, time, uploads,
+    bucket, clusters, commit, findings, fleet, holders, leases, levels, members, moves, recover,
+    restore, sessions, snapshots, time, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -69,6 +69,10 @@ fn execute(
         Command::RestorePiece(command) => restore::piece(state, command),
         Command::FinishRestore(command) => restore::finish(state, context, command),
         Command::AbandonRestore(command) => restore::abandon(state, context, command),
+        Command::SetBundleHome(command) => bucket::set_home(state, context, *command),
+        Command::AnnounceObject(command) => bucket::announce(state, command),
+        Command::RecordObjects(command) => bucket::record(state, command),
+        Command::RecordSnapshot(command) => snapshots::record(state, context, command),
         Command::RaiseLevel(command) => Ok(levels::raise(state, context, *command)),
         Command::FreezeTime(command) => time::freeze(state, context, command),
         Command::ConfirmTime(ConfirmTime) => Ok(time::confirm(state, context)),

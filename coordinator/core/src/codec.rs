@@ -3,6 +3,7 @@
 //! `tests/fixtures/`. Decoders accept exactly what encoders write: whatever else is in a node's
 //! log or state stops the node, because to skip it would make replicas differ.
 
+mod bucket;
 mod outcome;
 mod refusal;
 mod request;

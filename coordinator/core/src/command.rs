@@ -12,7 +12,8 @@ use proto_types::{
 
 use crate::dropped::{BundlePrefix, Dropped};
 use crate::rows::{
-    FindingKey, Instance, Jump, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Severity,
+    BundleHome, FindingKey, Instance, Jump, Proof, ProofState, ReadPurpose, RecoveryPublicKey,
+    Severity, SnapshotRow,
 };
 use crate::voters::Voters;
 
@@ -97,6 +98,14 @@ pub enum Command {
     RecoverByForce(Box<RecoverByForce>),
     /// Tells the others where a coordinator is reached from now on.
     MoveNode(MoveNode),
+    /// Begins to move the bundles between the coordinators' disks and the bucket, or ends that.
+    SetBundleHome(SetBundleHome),
+    /// Makes an object of the bucket known before its first byte is written.
+    AnnounceObject(AnnounceObject),
+    /// Records what the leader copied to the bucket, found missing there, or deleted.
+    RecordObjects(RecordObjects),
+    /// Records how a scheduled snapshot ended.
+    RecordSnapshot(Box<RecordSnapshot>),
     /// Raises the active level, once every member supports it. Proposed by the leader.
     RaiseLevel(RaiseLevel),
     /// Says that the clocks jumped (T1): nothing ends by time until an admin confirms it. Proposed
@@ -137,6 +146,10 @@ impl Command {
             Self::AbandonRestore(_) => "abandon_restore",
             Self::RecoverByForce(_) => "recover_by_force",
             Self::MoveNode(_) => "move_node",
+            Self::SetBundleHome(_) => "set_bundle_home",
+            Self::AnnounceObject(_) => "announce_object",
+            Self::RecordObjects(_) => "record_objects",
+            Self::RecordSnapshot(_) => "record_snapshot",
             Self::RaiseLevel(_) => "raise_level",
             Self::FreezeTime(_) => "freeze_time",
             Self::ConfirmTime(_) => "confirm_time",
@@ -184,7 +197,11 @@ impl Command {
             | Self::FinishRestore(_)
             | Self::AbandonRestore(_)
             | Self::RecoverByForce(_)
-            | Self::MoveNode(_) => Level::new(2),
+            | Self::MoveNode(_)
+            | Self::SetBundleHome(_)
+            | Self::AnnounceObject(_)
+            | Self::RecordObjects(_)
+            | Self::RecordSnapshot(_) => Level::new(2),
         }
     }
 }
@@ -338,6 +355,8 @@ pub struct AddedBundle {
     pub signature: [u8; 64],
     /// The nodes that have it on stable storage.
     pub holders: Vec<NodeId>,
+    /// Whether it is in the bucket, read back whole, under the name announced for this upload.
+    pub in_bucket: bool,
 }
 
 /// See [`Command::OpenReadLease`]. The same one again answers the same.
@@ -386,6 +405,9 @@ pub struct RecordHolders {
     pub present: Vec<BundleId>,
     /// Bundles it lost, or found damaged.
     pub absent: Vec<BundleId>,
+    /// [`crate::Home::changed`] as the node had applied it when it looked: what it said it had
+    /// before the last change it may have deleted since.
+    pub home: LogIndex,
 }
 
 /// See [`Command::RaiseFinding`]. Raised again, a finding keeps its `since`.
@@ -522,6 +544,52 @@ pub struct MoveNode {
     /// Its new `host:port`.
     pub address: String,
 }
+/// See [`Command::SetBundleHome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetBundleHome {
+    /// Bundles of new points go there from now on, and all others follow.
+    Begin {
+        /// Where to.
+        to: BundleHome,
+    },
+    /// Every bundle is there. Proposed by the leader, until it is accepted.
+    Settle {
+        /// Where in the log the move was begun.
+        began: LogIndex,
+    },
+}
+
+/// See [`Command::AnnounceObject`]. The same one again answers the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnnounceObject {
+    /// The upload.
+    pub lease: LeaseId,
+    /// The bundle.
+    pub bundle: BundleId,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// See [`Command::RecordObjects`]. Truth is truth: `absent` counts even where it leaves a bundle
+/// nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordObjects {
+    /// The move that the leader copied for; of another one, `present` counts for nothing.
+    pub began: LogIndex,
+    /// Bundles that are in the bucket now, read back whole. Unknown ones are ignored.
+    pub present: Vec<BundleId>,
+    /// Bundles whose object is missing or damaged.
+    pub absent: Vec<BundleId>,
+    /// Objects that were deleted, as [`crate::State::objects_to_delete`] gave them.
+    pub gone: Vec<(LogIndex, BundleId)>,
+}
+
+/// See [`Command::RecordSnapshot`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordSnapshot {
+    /// How it ended; `ended` is stamped when this is applied.
+    pub snapshot: SnapshotRow,
+}
 
 /// See [`Command::RaiseLevel`]. To the active level or one below it answers the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -552,7 +620,7 @@ impl CommitPoint {
         if let Content::Changed(content) = &self.content {
             for bundle in &content.added {
                 // Id, length, signature and tags; a node id is a varint of at most ten bytes.
-                bytes += 32 + 10 + 64 + 16 + bundle.header.len() + 10 * bundle.holders.len();
+                bytes += 32 + 10 + 64 + 18 + bundle.header.len() + 10 * bundle.holders.len();
             }
             bytes += BundlePrefix::LEN * content.dropped.prefixes().len();
         }

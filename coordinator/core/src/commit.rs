@@ -5,7 +5,7 @@
 mod headers;
 mod needs;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdSet;
@@ -19,7 +19,7 @@ use crate::outcome::{Event, LeaseEnd, Outcome};
 use crate::refusal::{Field, Limit, Refusal};
 use crate::rows::{BundleRow, Cluster, Head, PointRow, Proof, ProofState};
 use crate::state::State;
-use crate::{clusters, fleet, holders, leases, limits};
+use crate::{bucket, clusters, fleet, leases, limits};
 
 /// What the content of a commit comes to, checked but not yet part of the state.
 struct Prepared {
@@ -59,7 +59,9 @@ pub(crate) fn commit(
     let parent = state.point(&cluster.id, cluster.head.sequence);
     let prepared = match &command.content {
         Content::Changed(content) => {
-            let rows = headers::check(fleet::require(state)?, cluster, parent, command, content)?;
+            let fleet = fleet::require(state)?;
+            let mut rows = headers::check(fleet, cluster, parent, command, content)?;
+            bucket::find_announced(state, command.lease, content, &mut rows)?;
             needs::resolve(state, parent, content, rows)?
         }
         Content::Unchanged { signature } => {
@@ -200,18 +202,17 @@ fn unchanged(
     })
 }
 
-/// Invariant B1: every needed bundle, inherited ones included, is on a majority of the voters.
+/// Invariant B1: every needed bundle, inherited ones included, is on a majority of the voters, or
+/// in the bucket.
 fn require_durable(
     state: &State,
     context: &Context<'_>,
     prepared: &Prepared,
 ) -> Result<(), Refusal> {
-    let nobody = BTreeSet::new();
     let voters = state.durable_on(context.log.voters);
     for bundle in &prepared.needs {
         let row = prepared.rows.get(bundle).or_else(|| state.bundle(bundle));
-        let holders = row.map_or(&nobody, |row| &row.holders);
-        holders::require_durable(*bundle, holders, &voters)?;
+        bucket::require_durable(*bundle, row, &voters)?;
     }
     Ok(())
 }
@@ -227,6 +228,7 @@ fn install(
     let added: Vec<BundleId> = prepared.rows.keys().copied().collect();
     let stored_bytes_added =
         prepared.rows.values().fold(0_u64, |sum, row| sum.saturating_add(row.facts.bytes));
+    bucket::keep(state, prepared.rows.iter());
     state.bundles.extend(prepared.rows);
     for bundle in &prepared.needs {
         let row = state.bundles.get_mut(bundle).expect("needed bundles were found durable");

@@ -11,7 +11,7 @@ use crate::leases::within;
 use crate::limits::RECORDED_HOLDERS_MAX;
 use crate::outcome::{Event, Outcome};
 use crate::refusal::{Field, Limit, Refusal};
-use crate::rows::BundleRow;
+use crate::rows::{BundleHome, BundleRow};
 use crate::state::State;
 use crate::voters::Voters;
 
@@ -40,8 +40,11 @@ pub(crate) fn record(
     if !command.present.iter().chain(&command.absent).all(|bundle| seen.insert(bundle)) {
         return Err(Refusal::InvalidField { field: Field::Holders });
     }
+    let home = state.home;
     let mut changed = 0;
     let mut unknown = 0;
+    let released =
+        |row: &BundleRow| home.to == BundleHome::Bucket && home.settled && row.object.is_some();
     let mut record = |bundle: &BundleId, change: &dyn Fn(&mut BundleRow) -> bool| match state
         .bundles
         .get_mut(bundle)
@@ -56,8 +59,10 @@ pub(crate) fn record(
             false
         }
     };
-    for bundle in &command.present {
-        record(bundle, &|row| row.holders.insert(command.node));
+    // Before the last change of the bundles' home it may have had what it has deleted since.
+    let is_current = command.home == home.changed;
+    for bundle in command.present.iter().filter(|_| is_current) {
+        record(bundle, &|row| !released(row) && row.holders.insert(command.node));
     }
     let mut lost = Vec::new();
     for bundle in &command.absent {

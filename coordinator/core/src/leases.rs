@@ -9,7 +9,7 @@ use crate::outcome::{Event, LeaseEnd, Outcome};
 use crate::refusal::{Field, Limit, Refusal};
 use crate::rows::ReadLease;
 use crate::state::State;
-use crate::{clusters, limits, time};
+use crate::{bucket, clusters, limits, time};
 
 pub(crate) fn open_read(
     state: &mut State,
@@ -121,6 +121,7 @@ pub(crate) fn end_upload(
     end: LeaseEnd,
 ) -> bool {
     let Some(row) = state.uploads.remove(&lease) else { return false };
+    bucket::abandon(state, row.index);
     context.events.push(Event::LeaseEnded { lease, cluster: row.cluster, end });
     true
 }

@@ -7,6 +7,7 @@
 //! way out are the queries on [`State`]. [`codec`] holds the versioned bytes of both.
 
 mod apply;
+mod bucket;
 mod clusters;
 pub mod codec;
 mod command;
@@ -27,6 +28,7 @@ mod refusal;
 mod restore;
 mod rows;
 mod sessions;
+mod snapshots;
 mod state;
 mod time;
 mod uploads;
@@ -34,11 +36,12 @@ mod voters;
 
 pub use apply::apply;
 pub use command::{
-    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
-    ClearFinding, Command, CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload,
-    ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, LogContext, MoveNode,
-    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RecoverByForce,
-    RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, UploadEnd,
+    AbandonRestore, AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, BeginRestore,
+    ChangedContent, ClearFinding, Command, CommitPoint, ConfirmTime, Content, EndReadLease,
+    EndUpload, ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, LogContext,
+    MoveNode, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders,
+    RecordObjects, RecordSnapshot, RecoverByForce, RegisterCluster, RemoveNode, RenewLease,
+    Request, RestorePiece, SealSnapshot, SetBundleHome, UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
@@ -46,9 +49,10 @@ pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use recover::FINDING_RECOVERED;
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
-    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, Instance,
-    Jump, NodeRow, NodeState, PointRow, Proof, ProofState, ReadLease, ReadPurpose, Recovery,
-    RecoveryPublicKey, Restore, Scope, Session, Severity, UploadLease,
+    BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head,
+    Home, Instance, Jump, NodeRow, NodeState, ObjectRow, PointRow, Proof, ProofState, ReadLease,
+    ReadPurpose, Recovery, RecoveryPublicKey, Restore, Scope, Session, Severity, SnapshotRow,
+    UploadLease,
 };
 pub use state::State;
 pub use time::CLOCK_JUMPED;

@@ -47,6 +47,12 @@ pub const FLEET_NAME_BYTES_MAX: usize = 63;
 
 /// Bundle ids in one `RecordHolders`, present and absent together: 3.5 KiB of ids.
 pub const RECORDED_HOLDERS_MAX: usize = 112;
+/// Objects that one upload may announce: what its commit may add, twice.
+pub const OBJECTS_PER_UPLOAD_MAX: usize = 2 * ADDED_MAX;
+/// Bytes of a scheduled snapshot's target and name.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 512;
+/// Bytes of why a scheduled snapshot failed.
+pub const SNAPSHOT_PROBLEM_BYTES_MAX: usize = 600;
 /// Leases or sessions in one expiry command: 2 KiB of ids.
 pub const EXPIRED_MAX: usize = 128;
 

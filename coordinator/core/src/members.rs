@@ -16,7 +16,7 @@ use crate::refusal::{Field, Limit, Refusal};
 use crate::rows::{BundleRow, Change, NodeRow, NodeState};
 use crate::state::State;
 use crate::voters::Voters;
-use crate::{fleet, holders, leases};
+use crate::{bucket, fleet, leases};
 
 /// Gives out an id that nobody ever had. The same name and address again get the same one, while
 /// the node has not begun to vote.
@@ -111,7 +111,7 @@ pub(crate) fn seal(state: &mut State, of: OfChange) -> Result<Outcome, Refusal> 
     if !change.sealed {
         // One that nobody holds gets no worse by it, and would hold up every change for ever.
         for (id, row) in state.bundles.iter().filter(|(_, row)| !row.holders.is_empty()) {
-            holders::require_durable(*id, &row.holders, &Voters::of(change.voters.clone()))?;
+            bucket::require_durable(*id, Some(row), &Voters::of(change.voters.clone()))?;
         }
         state.change = Some(Arc::new(Change { sealed: true, ..change.as_ref().clone() }));
     }
@@ -225,12 +225,13 @@ impl State {
     }
 
     /// Bundles that less than a majority of `voters` has: what a change of voters waits for. Not
-    /// for those that nobody has.
+    /// for those that nobody has, or the bucket.
     #[must_use]
     pub fn not_durable_on(&self, voters: &BTreeSet<NodeId>) -> u64 {
         let voters = Voters::of(voters.clone());
-        let waited_for =
-            |row: &&BundleRow| !row.holders.is_empty() && !voters.have_majority(&row.holders);
+        let waited_for = |row: &&BundleRow| {
+            row.object.is_none() && !row.holders.is_empty() && !voters.have_majority(&row.holders)
+        };
         self.bundles.values().filter(waited_for).count() as u64
     }
 

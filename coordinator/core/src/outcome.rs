@@ -164,6 +164,30 @@ pub enum Outcome {
         /// Its id.
         node: NodeId,
     },
+    /// Bundles are kept there, or are on their way.
+    BundleHomeSet {
+        /// Where in the log the move was begun.
+        began: LogIndex,
+        /// Whether it is over.
+        settled: bool,
+    },
+    /// The object may be written.
+    ObjectAnnounced {
+        /// What its name ends with.
+        generation: LogIndex,
+    },
+    /// The objects are recorded.
+    ObjectsRecorded {
+        /// Bundles and objects that changed.
+        changed: u64,
+        /// Those that did not, because they are not known, or of another move.
+        unknown: u64,
+    },
+    /// How the scheduled snapshot ended is known.
+    SnapshotRecorded {
+        /// Whether it is the newest.
+        recorded: bool,
+    },
     /// The fleet has at least the level that was asked for.
     LevelRaised {
         /// The active one.

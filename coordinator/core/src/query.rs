@@ -111,7 +111,7 @@ impl State {
     pub fn under_replicated(&self, voters: &BTreeSet<NodeId>) -> Vec<UnderReplicated> {
         self.bundles
             .iter()
-            .filter(|(_, row)| !voters.is_subset(&row.holders))
+            .filter(|(_, row)| self.wants_copies(row) && !voters.is_subset(&row.holders))
             .map(|(bundle, row)| UnderReplicated {
                 bundle: *bundle,
                 missing: voters.difference(&row.holders).copied().collect(),
@@ -125,7 +125,7 @@ impl State {
     pub fn missing_on(&self, node: NodeId) -> Vec<MissingBundle> {
         self.bundles
             .iter()
-            .filter(|(_, row)| !row.holders.contains(&node))
+            .filter(|(_, row)| self.wants_copies(row) && !row.holders.contains(&node))
             .map(|(bundle, row)| MissingBundle {
                 bundle: *bundle,
                 bytes: row.facts.bytes,

@@ -333,6 +333,29 @@ pub enum Refusal {
         /// Whose it is.
         node: NodeId,
     },
+    /// Not every bundle is where they are to be.
+    #[error(
+        "not every bundle is there yet, {missing} are not: wait, and look at `strongroom fleet \
+         bundles status`"
+    )]
+    HomeNotReady {
+        /// How many.
+        missing: u64,
+    },
+    /// The move that was meant is not the one under way.
+    #[error(
+        "the bundles' home was changed meanwhile: look at `strongroom fleet bundles status` again"
+    )]
+    HomeChanged,
+    /// Nothing goes to a bucket.
+    #[error("bundles are kept on the coordinators' disks: send them there")]
+    BundlesOnDisks,
+    /// An object that nobody announced.
+    #[error("bundle {bundle} was not announced for the bucket by this upload: upload it again")]
+    ObjectUnknown {
+        /// The bundle.
+        bundle: BundleId,
+    },
     /// A coordinator with an older program could not apply it.
     #[error(
         "this needs level {needed}, the fleet's is {active}: upgrade every coordinator, \
@@ -389,10 +412,14 @@ impl Refusal {
             | Self::NodeVotes { .. }
             | Self::ChangeUnderWay
             | Self::NoChange
-            | Self::RestoreUnderWay { .. } => Code::Conflict,
+            | Self::RestoreUnderWay { .. }
+            | Self::HomeNotReady { .. }
+            | Self::HomeChanged
+            | Self::BundlesOnDisks => Code::Conflict,
             Self::RestoreRefused { problem } => problem.code(),
             Self::SessionEnded { .. } => Code::SessionExpired,
             Self::NotTheOnlyVoter { .. } => Code::Conflict,
+            Self::ObjectUnknown { .. } => Code::BundleNotDurable,
             Self::LevelTooLow { .. } => Code::LevelTooLow,
             Self::TimeFrozen => Code::TimeFrozen,
         }
@@ -483,6 +510,8 @@ words! {
         RestoreSize = 24, "size of the restored state", "use 1 byte to 4 GiB", InvalidArgument;
         /// Of a restored state.
         RestorePiece = 25, "piece of the restored state", "send pieces of 1 to 12288 bytes in order, and no more than announced", InvalidArgument;
+        /// Record of a snapshot.
+        Snapshot = 32, "record of the snapshot", "name target, name and either a digest or a problem, within their lengths", InvalidArgument;
     }
     second rule: /** What a valid one looks like. */
 }
@@ -520,6 +549,8 @@ words! {
         RestoreNodes = 22, "the number of coordinators in the snapshot", "nobody has so many: check the snapshot", TooLarge;
         /// Voters.
         Voters = 14, "the number of voters", "more of them make every write slower and little safer", LimitReached;
+        /// Objects of one upload.
+        Objects = 23, "the number of objects the upload announces", "begin a new upload", TooLarge;
     }
     second remedy: /** What to do about it. */
 }

@@ -15,7 +15,10 @@ use crate::command::{AbandonRestore, BeginRestore, FinishRestore, RestorePiece};
 use crate::leases::within;
 use crate::outcome::{Event, LeaseEnd, Outcome};
 use crate::refusal::{Field, Limit, Refusal, RestoreProblem};
-use crate::rows::{Cluster, Finding, FindingKey, NodeRow, NodeState, Restore, Scope, Severity};
+use crate::rows::{
+    BundleHome, Cluster, Finding, FindingKey, Home, NodeRow, NodeState, ObjectRow, Restore, Scope,
+    Severity,
+};
 use crate::state::State;
 use crate::{codec, fleet, limits};
 
@@ -218,6 +221,26 @@ fn adopt(
     // Leases end with the fleet that gave them; sessions' results stay, so that what was done is not
     // done again.
     state.uploads = OrdMap::new();
+    // Bundles that were in a bucket are fetched to the disks first: what of it is still there nobody
+    // knows, and copies that came with the snapshot must not be released for it. What the old
+    // fleet's uploads had begun there is given up.
+    if state.bundles.values().any(|row| row.object.is_some()) {
+        let index = context.log.index;
+        state.home = Home {
+            to: BundleHome::Disks,
+            began: index,
+            copies: snapshot.home.copies,
+            settled: false,
+            changed: index,
+        };
+    }
+    state.objects = snapshot
+        .objects
+        .into_iter()
+        .map(|(key, row)| (key, ObjectRow { lease: None, ..row }))
+        .collect();
+    state.last_snapshot = snapshot.last_snapshot;
+    state.last_good_snapshot = snapshot.last_good_snapshot;
     state.reads = OrdMap::new();
     state.sessions = state.sessions.clone().union(snapshot.sessions);
     let findings =
@@ -293,13 +316,13 @@ impl State {
     /// Bundles that points need and no coordinator is known to have.
     #[must_use]
     pub fn absent_bundles(&self) -> BTreeSet<proto_types::BundleId> {
-        self.bundles.iter().filter(|(_, row)| row.holders.is_empty()).map(|(id, _)| *id).collect()
+        self.bundles.iter().filter(|(_, row)| row.is_nowhere()).map(|(id, _)| *id).collect()
     }
 
     /// How many of the bundles that a point needs no coordinator is known to have: with more than
     /// none the point cannot be restored.
     #[must_use]
     pub fn absent_of(&self, point: &crate::rows::PointRow) -> u64 {
-        self.bundles_of(point).filter(|(_, row)| row.holders.is_empty()).count() as u64
+        self.bundles_of(point).filter(|(_, row)| row.is_nowhere()).count() as u64
     }
 }

@@ -263,6 +263,101 @@ pub struct BundleRow {
     pub holders: BTreeSet<NodeId>,
     /// Number of points that need it.
     pub points: u64,
+    /// The generation of its object, where it is in the bucket.
+    pub object: Option<LogIndex>,
+}
+
+impl BundleRow {
+    /// Whether no node and no bucket is known to have it.
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        self.holders.is_empty() && self.object.is_none()
+    }
+}
+
+/// Where bundles are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BundleHome {
+    /// On the disks of the coordinators.
+    #[default]
+    Disks,
+    /// In the bucket that every coordinator's config names.
+    Bucket,
+}
+
+impl BundleHome {
+    /// The word for people, metrics and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disks => "disks",
+            Self::Bucket => "bucket",
+        }
+    }
+}
+
+/// Where the bundles are, or are on their way to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// Where bundles of new points go.
+    pub to: BundleHome,
+    /// Where in the log that was decided; 0 before anybody did.
+    pub began: LogIndex,
+    /// The generation of what is copied to the bucket, or was the last time.
+    pub copies: LogIndex,
+    /// Whether every bundle was found there, so that copies elsewhere may go.
+    pub settled: bool,
+    /// Where in the log any of this was changed last.
+    pub changed: LogIndex,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        let never = LogIndex::new(0);
+        Self { to: BundleHome::Disks, began: never, copies: never, settled: true, changed: never }
+    }
+}
+
+/// An object of the bucket that no committed point needs: on its way in, or on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectRow {
+    /// Length of the bundle.
+    pub bytes: u64,
+    /// The upload that it comes with; `None` when it is to be deleted.
+    pub lease: Option<LeaseId>,
+}
+
+/// How a scheduled snapshot ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SnapshotRow {
+    /// When it was due, by the schedule.
+    pub due: LogTime,
+    /// Log time when it was recorded.
+    pub ended: LogTime,
+    /// Where it was to be put: the target's URL, without anything secret.
+    pub target: String,
+    /// Its name there; empty where it did not come so far.
+    pub name: String,
+    /// The log index it is of.
+    pub index: LogIndex,
+    /// The term of its leader.
+    pub term: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// Milliseconds from its beginning until it was read back.
+    pub took_ms: u64,
+    /// SHA-256 of the file, read back from the target; `None` where it is no good one.
+    pub sha256: Option<[u8; 32]>,
+    /// Why it is no good one; else empty. Names no item (K1).
+    pub problem: String,
+}
+
+impl SnapshotRow {
+    /// Whether it was read back from its target and found good.
+    #[must_use]
+    pub const fn is_good(&self) -> bool {
+        self.sha256.is_some()
+    }
 }
 
 /// An upload under way. Live from the entry that opens it to the entry that ends it, whatever any

@@ -3,12 +3,14 @@
 //! holds between them, and everybody else asks.
 
 use imbl::OrdMap;
-use proto_types::{BundleId, ClusterId, LeaseId, Level, LogTime, NodeId, Sequence, SessionId};
+use proto_types::{
+    BundleId, ClusterId, LeaseId, Level, LogIndex, LogTime, NodeId, Sequence, SessionId,
+};
 use std::sync::Arc;
 
 use crate::rows::{
-    BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, NodeRow, PointRow, ReadLease,
-    Recovery, Restore, Session, UploadLease,
+    BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Home, NodeRow, ObjectRow,
+    PointRow, ReadLease, Recovery, Restore, Session, SnapshotRow, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -32,6 +34,11 @@ pub struct State {
     pub(crate) restore: Option<Restore>,
     /// Forced recoveries, by number from 1.
     pub(crate) recoveries: OrdMap<u64, Arc<Recovery>>,
+    pub(crate) home: Home,
+    /// Objects that no point needs, by generation.
+    pub(crate) objects: OrdMap<(LogIndex, BundleId), ObjectRow>,
+    pub(crate) last_snapshot: Option<SnapshotRow>,
+    pub(crate) last_good_snapshot: Option<SnapshotRow>,
     /// The active level: no command above it is applied. Only grows.
     pub(crate) level: Level,
     /// Since the clocks jumped, until an admin confirms it.

@@ -1,11 +1,12 @@
-//! Streams bundles out: to clients, after this node has found its copy whole, and to peers.
+//! Streams bundles out: to clients, after this node has found its copy or the bucket's whole, and
+//! to peers.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::{ApiError, v1};
-use proto_types::{BundleId, Code};
-use storage::bundles::BundleError;
+use proto_types::{BundleId, Code, LogIndex};
+use storage::bundles::{BundleError, BundleStore};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -34,7 +35,7 @@ impl Keeper {
         offset: u64,
         length: u64,
     ) -> Result<ReceiverStreamOf<v1::ReadBundleResponse>, ApiError> {
-        let total = self.whole(bundle).await?;
+        let (total, object) = self.whole(bundle).await?;
         if offset > total {
             return Err(ApiError::new(
                 Code::InvalidArgument,
@@ -45,7 +46,7 @@ impl Keeper {
             0 => total,
             length => offset.saturating_add(length).min(total),
         };
-        Ok(self.stream(bundle, offset, end, move |data| v1::ReadBundleResponse {
+        Ok(self.stream(bundle, object, (offset, end), move |data| v1::ReadBundleResponse {
             data,
             total_bytes: total,
         }))
@@ -65,7 +66,7 @@ impl Keeper {
             ));
         }
         let total = self.length(bundle).await?;
-        Ok(self.stream(bundle, 0, total, move |data| v1::FetchBundleResponse {
+        Ok(self.stream(bundle, None, (0, total), move |data| v1::FetchBundleResponse {
             data,
             total_bytes: total,
         }))
@@ -82,17 +83,23 @@ impl Keeper {
         .await
     }
 
-    /// Makes sure that a whole copy is here, and gives its length.
-    async fn whole(&self, bundle: BundleId) -> Result<u64, ApiError> {
+    /// Makes sure that a whole copy is here or in the bucket, and gives its length and the
+    /// generation of its object.
+    async fn whole(&self, bundle: BundleId) -> Result<(u64, Option<LogIndex>), ApiError> {
         let now = self.inner.env.clock.elapsed_millis();
         let fresh = lock(&self.inner.verified)
             .get(&bundle)
             .is_some_and(|at| now.saturating_sub(*at) < VERIFIED_MS);
         let here = self.holds(bundle).await?;
+        let state = self.inner.raft.local().state;
+        let object = state.bundle(&bundle).and_then(|row| row.object);
         if !(here && (fresh || self.verify(bundle).await?)) {
+            if let Some(generation) = object {
+                return Ok((self.whole_object(bundle, generation).await?, object));
+            }
             self.repair(bundle).await?;
         }
-        self.length(bundle).await
+        Ok((self.length(bundle).await?, object))
     }
 
     /// Reads a bundle whole and compares its digest. A damaged one is set aside.
@@ -120,8 +127,8 @@ impl Keeper {
     fn stream<M: Send + 'static>(
         &self,
         bundle: BundleId,
-        offset: u64,
-        end: u64,
+        object: Option<LogIndex>,
+        (offset, end): (u64, u64),
         message: impl Fn(Bytes) -> M + Send + 'static,
     ) -> ReceiverStreamOf<M> {
         let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
@@ -137,7 +144,14 @@ impl Keeper {
                     let length =
                         usize::try_from(end - at).map_or(PIECE_BYTES, |l| l.min(PIECE_BYTES));
                     let read = move |inner: &Arc<Inner>| {
-                        inner.store.read_range(&bundle, at, length).map_err(store_error)
+                        match (inner.store.read_range(&bundle, at, length), object) {
+                            // In the bucket, perhaps only since a moment ago.
+                            (Err(BundleError::NotFound { .. }), Some(generation)) => {
+                                let objects = inner.objects(generation)?;
+                                objects.read_range(&bundle, at, length).map_err(store_error)
+                            }
+                            (read, _) => read.map_err(store_error),
+                        }
                     };
                     let piece = keeper.blocking("read-piece", read).await;
                     let got = piece.as_ref().map_or(0, |p| p.len() as u64);

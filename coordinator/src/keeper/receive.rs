@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use proto::ApiError;
-use proto_types::{BundleId, Code};
-use storage::bundles::BundleError;
+use proto_types::{BundleId, Code, LogIndex};
+use storage::bundles::{BundleError, BundleStore};
 use storage::ledger::UploadClaim;
 use tokio::sync::mpsc;
 
@@ -66,13 +66,42 @@ impl Keeper {
         bytes: u64,
         offset: u64,
     ) -> LocalCopy {
+        self.begin_copy(receiving, move |receiving, pieces| {
+            let inner = &receiving.inner;
+            write(inner, &*inner.store, receiving.bundle, (bytes, offset), pieces)?;
+            inner.note_held(receiving.bundle, bytes)
+        })
+    }
+
+    /// The same into the bucket, under an announced name; read back at the end.
+    pub(super) fn begin_object(
+        &self,
+        receiving: &Arc<Receiving>,
+        generation: LogIndex,
+        bytes: u64,
+        offset: u64,
+    ) -> LocalCopy {
+        self.begin_copy(receiving, move |receiving, pieces| {
+            let (inner, bundle) = (&receiving.inner, receiving.bundle);
+            let store = inner.objects(generation)?;
+            write(inner, &store, bundle, (bytes, offset), pieces)?;
+            inner.remember_object(bundle, generation);
+            Ok(())
+        })
+    }
+
+    fn begin_copy(
+        &self,
+        receiving: &Arc<Receiving>,
+        write: impl FnOnce(&Receiving, mpsc::Receiver<Bytes>) -> Result<(), ApiError> + Send + 'static,
+    ) -> LocalCopy {
         let (pieces, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let (report, done) = tokio::sync::oneshot::channel();
         let receiving = receiving.clone();
         self.inner.env.spawn.blocking(
             "write-bundle",
             Box::new(move || {
-                let result = write(&receiving.inner, receiving.bundle, bytes, offset, receiver);
+                let result = write(&receiving, receiver);
                 drop(receiving);
                 // Nobody waits any more when the request was cancelled; the partial stays.
                 let _ = report.send(result);
@@ -132,21 +161,21 @@ impl Keeper {
 
 fn write(
     inner: &Inner,
+    store: &dyn BundleStore,
     bundle: BundleId,
-    bytes: u64,
-    offset: u64,
+    (bytes, offset): (u64, u64),
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Result<(), ApiError> {
     let wrote = |result: Result<_, BundleError>| {
         if result.as_ref().is_err_and(is_fatal)
-            && let Err(error) = inner.store.abandon(&bundle)
+            && let Err(error) = store.abandon(&bundle)
         {
             // What is there may be in the page cache only: the next process must not build on it.
             tracing::warn!(%error, "could not remove what a failed write left");
         }
         inner.wrote(result)
     };
-    let mut have = wrote(inner.store.begin(&bundle, bytes))?;
+    let mut have = wrote(store.begin(&bundle, bytes))?;
     if have < offset {
         return Err(ApiError::new(
             Code::Unavailable,
@@ -168,7 +197,7 @@ fn write(
         // What an earlier try brought is not written twice.
         let known = usize::try_from(have.saturating_sub(at)).unwrap_or(usize::MAX);
         if let Some(new) = piece.get(known..).filter(|new| !new.is_empty()) {
-            wrote(inner.store.write(&bundle, have, new).map(|()| 0))?;
+            wrote(store.write(&bundle, have, new).map(|()| 0))?;
             have += new.len() as u64;
         }
         at = end;
@@ -182,7 +211,7 @@ fn write(
             ),
         ));
     }
-    // Checks the digest, fsyncs file and directory: after this it survives a power cut (R2).
-    wrote(inner.store.finish(&bundle, bytes).map(|()| 0))?;
-    inner.note_held(bundle, bytes)
+    // Checks the digest, fsyncs file and directory: after this it survives a power cut (R2). Of an
+    // object, reads it back.
+    wrote(store.finish(&bundle, bytes).map(|()| 0)).map(drop)
 }

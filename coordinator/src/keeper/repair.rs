@@ -20,6 +20,12 @@ pub(super) const FINDING_DAMAGED: &str = "bundle-damaged";
 /// A peer that sends nothing for this long has gone, although its connection lives.
 const PEER_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where a copy may come from.
+enum Source {
+    Peer(NodeId, Box<Peer>),
+    Object(LogIndex, u64),
+}
+
 fn silent(limit: Duration) -> ApiError {
     ApiError::new(Code::DeadlineExceeded, format!("the peer sent nothing for {limit:?}"))
 }
@@ -65,11 +71,36 @@ impl Keeper {
         let state = self.inner.raft.local().state;
         let row = state.bundle(&bundle);
         let bytes = row.map(|row| row.facts.bytes);
-        // Those that are known to have it first, then everybody else.
+        // Those that are known to have it first, then the bucket, then everybody else.
         let mut peers: Vec<(NodeId, Peer)> = self.inner.peers.all_for_bundles().collect();
         peers.sort_by_key(|(node, _)| !row.is_some_and(|row| row.holders.contains(node)));
+        let known = peers
+            .iter()
+            .take_while(|(node, _)| row.is_some_and(|row| row.holders.contains(node)))
+            .count();
+        let others = peers.split_off(known);
+        let object = row.and_then(|row| Some((row.object?, row.facts.bytes)));
         let mut last = None;
-        for (node, peer) in peers {
+        let sources = peers.into_iter().map(|(node, peer)| Source::Peer(node, Box::new(peer)));
+        let sources = sources.chain(object.map(|(of, bytes)| Source::Object(of, bytes)));
+        let others = others.into_iter().map(|(node, peer)| Source::Peer(node, Box::new(peer)));
+        for source in sources.chain(others) {
+            let (node, peer) = match source {
+                Source::Peer(node, peer) => (node, *peer),
+                Source::Object(generation, bytes) => {
+                    match self.fetch_object(&receiving, generation, bytes).await {
+                        Ok(()) => {
+                            self.stored(bundle, bytes, "repair");
+                            telemetry::repaired_from_bucket(bundle);
+                            drop(receiving);
+                            return Ok(());
+                        }
+                        Err(error) if error.code() == Code::NoSpace => return Err(error),
+                        Err(error) => last = Some(error),
+                    }
+                    continue;
+                }
+            };
             match self.fetch(peer, &receiving, bytes).await {
                 Ok(bytes) => {
                     self.stored(bundle, bytes, "repair");

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator_core::{Command, RecordHolders, limits};
+use coordinator_core::{BundleRow, Command, RecordHolders, limits};
 use proto::ApiError;
 use proto_types::{BundleId, Code};
+use storage::bundles::BundleStore;
 use storage::ledger::UploadClaim;
 
 use super::{Inner, Keeper, lock, store_error};
@@ -47,10 +48,11 @@ impl Keeper {
         self.remove_abandoned().await?;
         let view = self.inner.raft.local();
         // Of what nobody has there is nothing to fetch; that is the leader's to report.
-        let needed: BTreeSet<BundleId> = view
-            .state
+        let state = &view.state;
+        let is_somewhere = |row: &BundleRow| !row.holders.is_empty() || row.object.is_some();
+        let needed: BTreeSet<BundleId> = state
             .bundles()
-            .filter(|(_, row)| !row.holders.is_empty())
+            .filter(|(_, row)| state.wants_copies(row) && is_somewhere(row))
             .map(|(id, _)| *id)
             .collect();
         let held: BTreeSet<BundleId> = self
@@ -92,6 +94,9 @@ impl Keeper {
         let mut present = Vec::new();
         let mut absent = Vec::new();
         for (id, row) in state.bundles() {
+            if state.is_released(id) {
+                continue;
+            }
             match (held.contains(id), row.holders.contains(&self.inner.this)) {
                 (true, false) => present.push(*id),
                 (false, true) if !lock(&self.inner.receiving).contains(id) => absent.push(*id),
@@ -108,6 +113,7 @@ impl Keeper {
                 node: self.inner.this,
                 present: part(&present),
                 absent: part(&absent),
+                home: state.home().changed,
             });
             self.inner.raft.propose(core_request(None, command)).await?;
         }
@@ -161,8 +167,10 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
         unwanted.extend(partials.iter().map(|partial| partial.id));
     }
     let mut removed = Vec::new();
+    // In the bucket, and so are all others: the copies here may go (invariant B1).
+    unwanted.extend(held.iter().map(|(bundle, _)| *bundle).filter(|id| state.is_released(id)));
     for bundle in unwanted {
-        if state.is_needed(&bundle) {
+        if state.is_needed(&bundle) && !state.is_released(&bundle) {
             continue;
         }
         // One that is being written stays: its writer finds the lease gone and wakes us again.
@@ -179,6 +187,15 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
     for claim in &claims {
         if busy.contains(&claim.bundle) {
             ended.remove(&claim.lease);
+        }
+    }
+    // Uploads to the bucket that are over: what they hold in memory.
+    if let Some(bucket) = &inner.bucket {
+        for (bundle, generation) in bucket.begun() {
+            let is_copy = state.home().copies == generation;
+            if !is_copy && !state.is_announced(generation, &bundle) {
+                inner.wrote(bucket.of(generation).abandon(&bundle))?;
+            }
         }
     }
     for lease in ended {

@@ -1,5 +1,6 @@
 //! Takes a bundle from an agent and spreads it: to this node's disk and, while it arrives, to
-//! the other coordinators. Answered when a majority of the voters has it on stable storage.
+//! the other coordinators. Answered when a majority of the voters has it on stable storage; or
+//! when the bucket has it, where bundles are kept in one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -66,6 +67,10 @@ impl Keeper {
     }
 
     async fn spread(&self, upload: Upload, pieces: Pieces) -> Result<Vec<NodeId>, ApiError> {
+        if self.goes_to_bucket() {
+            self.upload_object(upload, pieces).await?;
+            return Ok(Vec::new());
+        }
         let voters = self.inner.raft.local().durable_on();
         let receiving = self.receiving(upload.bundle)?;
         let here = self.holds(upload.bundle).await?;

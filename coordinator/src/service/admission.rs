@@ -255,6 +255,7 @@ mod tests {
             }),
             holders: BTreeSet::new(),
             points: 1,
+            object: None,
         };
         let rows = [
             (BundleId::of(b"a"), row(HARBOUR, 5)),

@@ -122,9 +122,13 @@ impl BackupService {
     ) -> Result<v1::GetUploadOffsetResponse, ApiError> {
         let lease = convert::lease_id(&message.lease_id, "lease_id")?;
         self.0.view(false).await?;
-        live_lease(&self.0, cluster, lease)?;
+        let index = live_lease(&self.0, cluster, lease)?.index;
         let id = convert::bundle_id(&message.bundle_id, "bundle_id")?;
-        let (offset, complete) = self.0.keeper.upload_offset(id).await?;
+        let (offset, complete) = if self.0.keeper.goes_to_bucket() {
+            self.0.keeper.object_offset(id, index).await?
+        } else {
+            self.0.keeper.upload_offset(id).await?
+        };
         Ok(v1::GetUploadOffsetResponse { offset, complete })
     }
 
@@ -165,7 +169,11 @@ impl BackupService {
             Some((piece, stream))
         });
         let holders = self.0.keeper.upload(upload, Box::pin(pieces)).await?;
-        Ok(v1::UploadBundleResponse { holders: holders.into_iter().map(NodeId::get).collect() })
+        Ok(v1::UploadBundleResponse {
+            // None of the nodes: the bucket has it.
+            in_bucket: holders.is_empty(),
+            holders: holders.into_iter().map(NodeId::get).collect(),
+        })
     }
 
     /// Fills in what the state must know of each new bundle: from this node's own verified copy,
@@ -177,19 +185,37 @@ impl BackupService {
         ids: &[BundleId],
     ) -> Result<Vec<AddedBundle>, ApiError> {
         let keeper = &self.0.keeper;
+        let mut in_bucket = BTreeMap::new();
         for id in ids {
+            if let Some(signed) = keeper.uploaded_object(*id, index).await? {
+                in_bucket.insert(*id, signed);
+            }
+        }
+        let on_disks: Vec<BundleId> =
+            ids.iter().filter(|id| !in_bucket.contains_key(*id)).copied().collect();
+        for id in &on_disks {
             keeper.ensure_here(*id, lease, index).await?;
         }
-        let holders: BTreeMap<BundleId, Vec<NodeId>> = keeper.claim(lease, index, ids).await?;
+        let holders: BTreeMap<BundleId, Vec<NodeId>> = if on_disks.is_empty() {
+            BTreeMap::new()
+        } else {
+            keeper.claim(lease, index, &on_disks).await?
+        };
         let mut added = Vec::with_capacity(ids.len());
         for id in ids {
-            let signed = keeper.header(*id).await?;
+            let object = in_bucket.remove(id);
+            let is_object = object.is_some();
+            let signed = match object {
+                Some(signed) => signed,
+                None => keeper.header(*id).await?,
+            };
             added.push(AddedBundle {
                 id: *id,
                 bytes: signed.file_bytes(),
                 header: signed.header_bytes().to_vec(),
                 signature: *signed.signature(),
                 holders: holders.get(id).cloned().unwrap_or_default(),
+                in_bucket: is_object,
             });
         }
         Ok(added)

@@ -115,6 +115,7 @@ pub(crate) fn point_with_bundles(state: &State, row: &PointRow, cluster: &Cluste
                 kind: bundle.facts.kind.as_str().to_owned(),
                 bytes: bundle.facts.bytes,
                 holders: bundle.holders.iter().map(|node| node.get()).collect(),
+                in_bucket: bundle.object.is_some(),
             })
         })
         .collect();

@@ -13,7 +13,7 @@ use proto_types::{ClusterId, Code, LogTime, NodeId, SigningPublicKey};
 use tonic::{Request, Response, Status};
 
 use super::{ReceiverStreamOf, Shared};
-use super::{convert, members};
+use super::{bundles, convert, members};
 use crate::raft::Published;
 
 /// The `Fleet` service.
@@ -52,6 +52,8 @@ impl FleetService {
             generation: fleet.map_or(0, |fleet| fleet.generation),
             restoring: state.restore().is_some(),
             absent_bundles: state.absent_bundles().len() as u64,
+            last_snapshot: state.last_snapshot().map(bundles::scheduled_snapshot),
+            last_good_snapshot: state.last_good_snapshot().map(bundles::scheduled_snapshot),
             level: u32::from(state.level().get()),
             time_frozen_since_ms: state.freeze().map_or(0, |freeze| freeze.since.as_millis()),
         })
@@ -233,6 +235,28 @@ impl Fleet for FleetService {
             Ok(v1::ClearFindingResponse {})
         };
         self.0.answer("ClearFinding", work).await
+    }
+
+    async fn set_bundle_home(
+        &self,
+        request: Request<v1::SetBundleHomeRequest>,
+    ) -> Result<Response<v1::SetBundleHomeResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("say where bundles are kept", Role::Admin)?;
+            self.0.set_bundle_home(request.into_inner()).await
+        };
+        self.0.answer("SetBundleHome", work).await
+    }
+
+    async fn get_bundle_home(
+        &self,
+        request: Request<v1::GetBundleHomeRequest>,
+    ) -> Result<Response<v1::GetBundleHomeResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("see where bundles are kept", Role::Viewer)?;
+            self.0.bundle_home(request.get_ref().stale).await
+        };
+        self.0.answer("GetBundleHome", work).await
     }
 
     async fn confirm_time(

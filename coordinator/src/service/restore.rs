@@ -159,7 +159,10 @@ impl RestoreService {
             Some((piece, stream))
         });
         let holders = self.0.keeper.upload(upload, Box::pin(pieces)).await?;
-        Ok(v1::UploadBundleResponse { holders: holders.into_iter().map(NodeId::get).collect() })
+        Ok(v1::UploadBundleResponse {
+            in_bucket: false,
+            holders: holders.into_iter().map(NodeId::get).collect(),
+        })
     }
 
     async fn finish(

@@ -56,7 +56,7 @@ impl Shared {
     }
 
     /// On the leader; refused in the stream's first message by any other node.
-    pub(super) fn save_snapshot_here(
+    pub(crate) fn save_snapshot_here(
         &self,
         include_bundles: bool,
     ) -> Result<ReceiverStreamOf<v1::SnapshotPart>, ApiError> {

@@ -1,5 +1,5 @@
 //! What every bundle store must do, whatever it is made of. Run by the tests of each: for the
-//! files, the faulty wrapper, and later the object stores. It panics at the first difference.
+//! files, the object stores, and the faulty wrapper. It panics at the first difference.
 
 use proto_types::BundleId;
 

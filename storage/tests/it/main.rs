@@ -1,6 +1,7 @@
 //! The storage package from outside: openraft's own suite, the crash suites over the simulated
 //! disk, damage at every byte, and the measurement behind decision 0001.
 
+mod bucket;
 mod crash;
 mod crash_bundles;
 mod crash_home;

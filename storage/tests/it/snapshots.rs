@@ -53,7 +53,7 @@ fn snapshots_two_are_kept_and_the_newest_is_found() {
     newest.reader().read_to_end(&mut read).unwrap();
     assert_eq!(read, content(30));
     assert_eq!(newest.read(700, 1_000).unwrap(), content(30)[700..]);
-    assert_eq!(newest.read(5_000, 1).unwrap(), []);
+    assert_eq!(newest.read(5_000, 1).unwrap(), [0_u8; 0]);
 }
 
 #[test]

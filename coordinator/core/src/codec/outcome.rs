@@ -111,6 +111,18 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         }
         Outcome::RecoveredByForce { number } => WireOutcome { kind: 36, number: *number, ..empty },
         Outcome::NodeMoved { node } => WireOutcome { kind: 37, number: node.get(), ..empty },
+        Outcome::BundleHomeSet { began, settled } => {
+            WireOutcome { kind: 28, index: began.get(), flag: *settled, ..empty }
+        }
+        Outcome::ObjectAnnounced { generation } => {
+            WireOutcome { kind: 29, index: generation.get(), ..empty }
+        }
+        Outcome::ObjectsRecorded { changed, unknown } => {
+            WireOutcome { kind: 30, done: *changed, left: *unknown, ..empty }
+        }
+        Outcome::SnapshotRecorded { recorded } => {
+            WireOutcome { kind: 31, flag: *recorded, ..empty }
+        }
         Outcome::LevelRaised { level } => {
             WireOutcome { kind: 32, number: u64::from(level.get()), ..empty }
         }
@@ -170,6 +182,10 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         },
         36 => Outcome::RecoveredByForce { number: wire.number },
         37 => Outcome::NodeMoved { node: NodeId::new(wire.number) },
+        28 => Outcome::BundleHomeSet { began: index, settled: wire.flag },
+        29 => Outcome::ObjectAnnounced { generation: index },
+        30 => Outcome::ObjectsRecorded { changed: wire.done, unknown: wire.left },
+        31 => Outcome::SnapshotRecorded { recorded: wire.flag },
         32 => Outcome::LevelRaised { level: level(at("level"), wire.number)? },
         33 => Outcome::TimeFrozen { new: wire.flag },
         34 => Outcome::TimeConfirmed { was_frozen: wire.flag, time },

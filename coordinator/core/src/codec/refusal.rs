@@ -131,6 +131,10 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::NodeAddressTaken { address, node } => {
             WireRefusal { kind: 69, have: node.get(), text: address.clone(), ..empty }
         }
+        Refusal::HomeNotReady { missing } => WireRefusal { kind: 52, have: *missing, ..empty },
+        Refusal::HomeChanged => WireRefusal { kind: 53, ..empty },
+        Refusal::BundlesOnDisks => WireRefusal { kind: 54, ..empty },
+        Refusal::ObjectUnknown { bundle } => WireRefusal { kind: 55, id: bundle.put(), ..empty },
         Refusal::LevelTooLow { needed, active } => WireRefusal {
             kind: 60,
             have: u64::from(active.get()),
@@ -222,6 +226,10 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         46 => Refusal::SessionEnded { cluster: cluster()? },
         68 => Refusal::NotTheOnlyVoter { node },
         69 => Refusal::NodeAddressTaken { address: text(), node },
+        52 => Refusal::HomeNotReady { missing: wire.have },
+        53 => Refusal::HomeChanged,
+        54 => Refusal::BundlesOnDisks,
+        55 => Refusal::ObjectUnknown { bundle: bundle()? },
         60 => Refusal::LevelTooLow {
             needed: level(at("needed"), wire.want)?,
             active: level(at("active"), wire.have)?,

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use prost::{Message, Oneof};
 use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId, Sequence};
 
-use super::DecodeError;
 use super::wire::{
     At, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array, id, id_or_none,
     ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
+use super::{DecodeError, bucket};
 use crate::command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
     ClearFinding, Command, CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload,
     ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, MoveNode, OfChange,
-    OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RecoverByForce,
-    RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot,
+    OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RecordSnapshot,
+    RecoverByForce, RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot,
 };
 use crate::dropped::Dropped;
 
@@ -33,7 +33,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35, 40, 41, 42, 43, 48, 49, 50, 52, 53"
+                34, 35, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53"
     )]
     command: Option<WireCommand>,
 }
@@ -100,6 +100,14 @@ enum WireCommand {
     RecoverByForce(WireRecoverByForce),
     #[prost(message, tag = "53")]
     MoveNode(WireMoveNode),
+    #[prost(message, tag = "44")]
+    SetBundleHome(bucket::WireSetBundleHome),
+    #[prost(message, tag = "45")]
+    AnnounceObject(bucket::WireAnnounceObject),
+    #[prost(message, tag = "46")]
+    RecordObjects(bucket::WireRecordObjects),
+    #[prost(message, tag = "47")]
+    RecordSnapshot(bucket::WireSnapshot),
     /// The level.
     #[prost(uint64, tag = "48")]
     RaiseLevel(u64),
@@ -304,6 +312,8 @@ struct WireAddedBundle {
     signature: Vec<u8>,
     #[prost(uint64, repeated, tag = "5")]
     holders: Vec<u64>,
+    #[prost(bool, tag = "6")]
+    in_bucket: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -330,6 +340,8 @@ struct WireRecordHolders {
     /// Bundle ids, one after the other.
     #[prost(bytes = "vec", tag = "3")]
     absent: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    home: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -402,6 +414,7 @@ fn put_command(command: &Command) -> WireCommand {
             node: c.node.get(),
             present: put_ids(&c.present),
             absent: put_ids(&c.absent),
+            home: c.home.get(),
         }),
         Command::RaiseFinding(c) => WireCommand::RaiseFinding(WireRaiseFinding {
             key: Some(WireFindingKey::put(&c.key)),
@@ -449,6 +462,12 @@ fn put_command(command: &Command) -> WireCommand {
             name: c.name.clone(),
             address: c.address.clone(),
         }),
+        Command::SetBundleHome(c) => WireCommand::SetBundleHome(bucket::put_home(*c)),
+        Command::AnnounceObject(c) => WireCommand::AnnounceObject(bucket::put_announce(c)),
+        Command::RecordObjects(c) => WireCommand::RecordObjects(bucket::put_record(c)),
+        Command::RecordSnapshot(c) => {
+            WireCommand::RecordSnapshot(bucket::put_snapshot(&c.snapshot))
+        }
         Command::RaiseLevel(c) => WireCommand::RaiseLevel(u64::from(c.to.get())),
         Command::FreezeTime(c) => WireCommand::FreezeTime(WireJump::put(&c.jump)),
         Command::ConfirmTime(ConfirmTime) => WireCommand::ConfirmTime(WireConfirmTime {}),
@@ -487,6 +506,7 @@ fn put_added(bundle: &AddedBundle) -> WireAddedBundle {
         header: bundle.header.clone(),
         signature: bundle.signature.to_vec(),
         holders: bundle.holders.iter().map(|node| node.get()).collect(),
+        in_bucket: bundle.in_bucket,
     }
 }
 
@@ -557,6 +577,7 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
             node: NodeId::new(c.node),
             present: ids(at("present"), &c.present)?,
             absent: ids(at("absent"), &c.absent)?,
+            home: LogIndex::new(c.home),
         }),
         WireCommand::RaiseFinding(c) => Command::RaiseFinding(RaiseFinding {
             key: WireFindingKey::get(at("key"), c.key)?,
@@ -614,6 +635,13 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
             name: c.name,
             address: c.address,
         }),
+        WireCommand::SetBundleHome(c) => Command::SetBundleHome(bucket::get_home(&c)?),
+        WireCommand::AnnounceObject(c) => Command::AnnounceObject(bucket::get_announce(&c)?),
+        WireCommand::RecordObjects(c) => Command::RecordObjects(bucket::get_record(&c)?),
+        WireCommand::RecordSnapshot(c) => {
+            let snapshot = bucket::get_snapshot(WHAT, c)?;
+            Command::RecordSnapshot(Box::new(RecordSnapshot { snapshot }))
+        }
         WireCommand::RaiseLevel(to) => {
             let to = level(at("level"), to)?;
             if to > Level::NEWEST {
@@ -664,5 +692,6 @@ fn get_added(wire: WireAddedBundle) -> Result<AddedBundle, DecodeError> {
         header: wire.header,
         signature: array(At(WHAT, "added.signature"), &wire.signature)?,
         holders: wire.holders.into_iter().map(NodeId::new).collect(),
+        in_bucket: wire.in_bucket,
     })
 }

@@ -7,8 +7,8 @@
 //! What a point needs is not written but made again from what its parent needs, so that a snapshot
 //! grows with the changes and not with the points. Rows come in an order in which each one finds
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
-//! nodes, the change of voters, the restore under way with its pieces.
-//! nodes, the change of voters, forced recoveries.
+//! nodes, the change of voters, the restore under way with its pieces, forced recoveries, the
+//! bundles' home, objects, scheduled snapshots.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use imbl::{OrdMap, OrdSet};
 use prost::Message;
 use proto_types::{BundleId, LogTime};
 
-use super::{DecodeError, STATE_MAGIC, STATE_VERSION, exact};
-use crate::rows::PointRow;
+use super::{DecodeError, STATE_MAGIC, STATE_VERSION, bucket, exact};
+use crate::rows::{Home, PointRow};
 use crate::state::State;
 use rows::{Row, WireEnd, WireRow};
 
@@ -68,6 +68,15 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     }
     for recovery in state.recoveries.values() {
         writer.row(rows::put_recovery(recovery))?;
+    }
+    if state.home != Home::default() {
+        writer.row(Row::Home(bucket::put_home_row(&state.home)))?;
+    }
+    for (key, object) in &state.objects {
+        writer.row(Row::Object(bucket::put_object(key, object)))?;
+    }
+    for snapshot in [&state.last_snapshot, &state.last_good_snapshot].into_iter().flatten() {
+        writer.row(Row::Snapshot(bucket::put_snapshot(snapshot)))?;
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -208,6 +217,29 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
                 return Err(contradiction("forced recoveries do not count from 1"));
             }
             state.recoveries.insert(recovery.number, Arc::new(recovery));
+        }
+        Row::Home(row) => {
+            if state.home != Home::default() {
+                return Err(contradiction("two homes of the bundles"));
+            }
+            state.home = bucket::get_home_row(&row)?;
+        }
+        Row::Object(row) => {
+            let (key, object) = bucket::get_object(&row)?;
+            let lease = object.lease.map(|lease| state.upload(&lease).map(|row| row.index));
+            if lease.is_some_and(|index| index != Some(key.0)) {
+                return Err(contradiction("an object without its upload"));
+            }
+            once(&mut state.objects, key, object)?;
+        }
+        Row::Snapshot(row) => {
+            // The last one, then the last good one, which may be the same.
+            let row = bucket::get_snapshot(WHAT, row)?;
+            match (&state.last_snapshot, &state.last_good_snapshot) {
+                (None, _) => state.last_snapshot = Some(row),
+                (Some(_), None) if row.is_good() => state.last_good_snapshot = Some(row),
+                (Some(_), _) => return Err(contradiction("a snapshot too many")),
+            }
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

@@ -13,8 +13,8 @@ use super::DecodeError;
 use crate::command::UploadEnd;
 use crate::dropped::BundlePrefix;
 use crate::rows::{
-    FindingKey, Instance, Jump, NodeState, Proof, ProofState, ReadPurpose, RecoveryPublicKey,
-    Scope, Severity,
+    BundleHome, FindingKey, Instance, Jump, NodeState, Proof, ProofState, ReadPurpose,
+    RecoveryPublicKey, Scope, Severity,
 };
 
 /// Where a field stands, for the error.
@@ -132,6 +132,7 @@ wire_words! {
     ReadPurpose { Restore = 1 Export = 2 Drill = 3 Snapshot = 4 }
     Severity { Info = 1 Warning = 2 Critical = 3 }
     NodeState { Admitted = 1 Removed = 2 }
+    BundleHome { Disks = 1 Bucket = 2 }
 }
 
 pub(super) fn word<W: WireWord>(at: At, number: u32) -> Result<W, DecodeError> {

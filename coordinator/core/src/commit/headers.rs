@@ -28,6 +28,7 @@ pub(super) fn check(
             facts: Arc::new(facts(fleet, cluster, parent, command, content, bundle)?),
             holders: bundle.holders.iter().copied().collect(),
             points: 0,
+            object: None,
         };
         if row.holders.len() != bundle.holders.len() {
             return Err(Refusal::InvalidField { field: Field::Holders });

@@ -220,6 +220,7 @@ fn entries_at_their_bounds_stay_under_4_kib() {
             node: NodeId::new(1),
             present: (0..112).map(|n| bundle(&n.to_string())).collect(),
             absent: vec![],
+            home: proto_types::LogIndex::new(0),
         }),
         Command::RaiseFinding(RaiseFinding {
             key: FindingKey {

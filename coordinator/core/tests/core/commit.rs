@@ -140,6 +140,7 @@ fn invariant_b1_inherited_bundles_count_too() {
             node: NodeId::new(node),
             present: vec![],
             absent: vec![bundle("c1")],
+            home: LogIndex::new(0),
         }));
     }
     let expect = Refusal::BundleNotDurable { bundle: bundle("c1"), have: 1, need: 2 };
@@ -151,6 +152,7 @@ fn invariant_b1_inherited_bundles_count_too() {
         node: NodeId::new(3),
         present: vec![bundle("c1")],
         absent: vec![],
+        home: LogIndex::new(0),
     }));
     world.ok(Draft::delta(&world, 1, lease).command());
 }

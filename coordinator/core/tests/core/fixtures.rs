@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coordinator_core::{
-    AbandonRestore, AcquireEpoch, AddNode, BeginChange, BundlePrefix, ClearFinding, Command,
-    ConfirmTime, EndReadLease, EndUpload, ExpireLeases, ExpireSessions, Field, FindingKey,
-    FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump, Limit, MoveNode, OfChange,
-    Outcome, Proof, ProofState, RaiseFinding, RaiseLevel, RecordHolders, RecoverByForce, Refusal,
-    RemoveNode, RenewLease, Request, RestorePiece, RestoreProblem, Role, Scope, SealSnapshot,
-    Severity, State, UploadEnd, codec,
+    AbandonRestore, AcquireEpoch, AddNode, AnnounceObject, BeginChange, BundleHome, BundlePrefix,
+    ClearFinding, Command, ConfirmTime, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
+    Field, FindingKey, FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump, Limit,
+    MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RaiseLevel, RecordHolders,
+    RecordObjects, RecoverByForce, Refusal, RemoveNode, RenewLease, Request, RestorePiece,
+    RestoreProblem, Role, Scope, SealSnapshot, SetBundleHome, Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId};
 
@@ -71,6 +71,8 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
             state: ProofState::Failed { reason: "how".to_owned() },
         },
     ];
+    let mut in_bucket = Draft::delta(&world, 1, upload);
+    in_bucket.bundle('c').in_bucket = true;
     let mut statement = Draft::unchanged(&world, 1);
     statement.commit.proofs.clear();
     let key =
@@ -105,6 +107,7 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
                 node: NodeId::new(2),
                 present: vec![bundle("c1"), bundle("m1")],
                 absent: vec![bundle("k1")],
+                home: LogIndex::new(0),
             }),
         ),
         (
@@ -169,6 +172,40 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
                 address: "elsewhere:7410".to_owned(),
             }),
         ),
+        ("set_bundle_home", crate::bucket::begin(BundleHome::Bucket)),
+        (
+            "set_bundle_home-settled",
+            Command::SetBundleHome(SetBundleHome::Settle { began: LogIndex::new(77) }),
+        ),
+        (
+            "announce_object",
+            Command::AnnounceObject(AnnounceObject {
+                lease: lease(9),
+                bundle: bundle("c1"),
+                bytes: 1_336,
+            }),
+        ),
+        (
+            "record_objects",
+            Command::RecordObjects(RecordObjects {
+                began: LogIndex::new(77),
+                present: vec![bundle("c1"), bundle("m1")],
+                absent: vec![bundle("k1")],
+                gone: vec![(LogIndex::new(5), bundle("c2")), (LogIndex::new(6), bundle("m2"))],
+            }),
+        ),
+        (
+            "record_holders-home",
+            Command::RecordHolders(RecordHolders {
+                node: NodeId::new(2),
+                present: vec![bundle("c1")],
+                absent: vec![],
+                home: LogIndex::new(78),
+            }),
+        ),
+        ("commit_point-bucket", in_bucket.command()),
+        ("record_snapshot", crate::bucket::record_snapshot(crate::bucket::snapshot(10, ""))),
+        ("record_snapshot-bad", crate::bucket::record_snapshot(crate::bucket::snapshot(11, "why"))),
         ("raise_level", Command::RaiseLevel(RaiseLevel { to: Level::new(2) })),
         ("freeze_time", Command::FreezeTime(FreezeTime { jump: jump() })),
         ("freeze_time-stopped", Command::FreezeTime(FreezeTime { jump: jump_back() })),
@@ -236,6 +273,13 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("restored".to_owned(), Outcome::Restored { generation: 2 }),
         ("recovered_by_force".to_owned(), Outcome::RecoveredByForce { number: 2 }),
         ("node_moved".to_owned(), Outcome::NodeMoved { node: NodeId::new(2) }),
+        (
+            "bundle_home_set".to_owned(),
+            Outcome::BundleHomeSet { began: LogIndex::new(5), settled: true },
+        ),
+        ("object_announced".to_owned(), Outcome::ObjectAnnounced { generation: index }),
+        ("objects_recorded".to_owned(), Outcome::ObjectsRecorded { changed: 3, unknown: 4 }),
+        ("snapshot_recorded".to_owned(), Outcome::SnapshotRecorded { recorded: true }),
         ("level_raised".to_owned(), Outcome::LevelRaised { level: Level::new(2) }),
         ("time_frozen".to_owned(), Outcome::TimeFrozen { new: true }),
         ("time_confirmed".to_owned(), Outcome::TimeConfirmed { was_frozen: true, time }),
@@ -291,6 +335,10 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
             "node_address_taken",
             Refusal::NodeAddressTaken { address: "two:7410".to_owned(), node: NodeId::new(2) },
         ),
+        ("home_not_ready", Refusal::HomeNotReady { missing: 4 }),
+        ("home_changed", Refusal::HomeChanged),
+        ("bundles_on_disks", Refusal::BundlesOnDisks),
+        ("object_unknown", Refusal::ObjectUnknown { bundle }),
         ("level_too_low", Refusal::LevelTooLow { needed: Level::new(2), active: Level::new(1) }),
         ("time_frozen", Refusal::TimeFrozen),
     ]
@@ -399,6 +447,29 @@ pub(crate) fn state_recovered() -> State {
     })));
     world.state
 }
+/// One on its way into the bucket, with scheduled snapshots.
+pub(crate) fn state_of_bucket() -> State {
+    let mut world = World::with_first_point();
+    world.ok(crate::bucket::begin(BundleHome::Bucket));
+    let upload = world.open(1);
+    for label in ["c2", "m2"] {
+        let command = AnnounceObject { lease: upload, bundle: bundle(label), bytes: 9 };
+        world.ok(Command::AnnounceObject(command));
+    }
+    world.ok(Command::EndUpload(EndUpload { lease: upload, reason: UploadEnd::Failed }));
+    let upload = world.open(1);
+    let command = AnnounceObject { lease: upload, bundle: bundle("c2"), bytes: 9 };
+    world.ok(Command::AnnounceObject(command));
+    world.ok(Command::RecordObjects(RecordObjects {
+        began: world.state.home().began,
+        present: vec![bundle("c1")],
+        absent: vec![],
+        gone: vec![],
+    }));
+    world.ok(crate::bucket::record_snapshot(crate::bucket::snapshot(10, "")));
+    world.ok(crate::bucket::record_snapshot(crate::bucket::snapshot(20, "why")));
+    world.state
+}
 
 /// One at level 2 whose time is frozen.
 pub(crate) fn state_raised_and_frozen() -> State {
@@ -423,7 +494,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 29];
+    let mut seen = [false; 33];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -452,12 +523,16 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::AbandonRestore(_) => 23,
             Command::RecoverByForce(_) => 24,
             Command::MoveNode(_) => 25,
-            Command::RaiseLevel(_) => 26,
-            Command::FreezeTime(_) => 27,
-            Command::ConfirmTime(_) => 28,
+            Command::SetBundleHome(_) => 26,
+            Command::AnnounceObject(_) => 27,
+            Command::RecordObjects(_) => 28,
+            Command::RecordSnapshot(_) => 29,
+            Command::RaiseLevel(_) => 30,
+            Command::FreezeTime(_) => 31,
+            Command::ConfirmTime(_) => 32,
         }] = true;
     }
-    assert_eq!(seen, [true; 29]);
+    assert_eq!(seen, [true; 33]);
 }
 
 #[test]
@@ -472,7 +547,7 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds, (1..=19).chain(24..=26).chain(32..=34).chain(36..=37).collect());
+    assert_eq!(kinds, (1..=19).chain(24..=26).chain(28..=34).chain(36..=37).collect());
 }
 
 #[test]
@@ -481,6 +556,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let members = state_of_members();
     let (restoring, restored) = (state_of_restore(), state_restored());
     let recovered = state_recovered();
+    let bucket = state_of_bucket();
     let raised = state_raised_and_frozen();
     let samples = [
         ("state", &state),
@@ -488,6 +564,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
         ("state-restoring", &restoring),
         ("state-restored", &restored),
         ("state-recovered", &recovered),
+        ("state-bucket", &bucket),
         ("state-raised", &raised),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
@@ -498,6 +575,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
     assert!(codec::read_state(&mut &frozen["state-restoring"][..]).unwrap() == restoring);
     assert!(codec::read_state(&mut &frozen["state-restored"][..]).unwrap() == restored);
+    assert!(codec::read_state(&mut &frozen["state-bucket"][..]).unwrap() == bucket);
     assert!(codec::read_state(&mut &frozen["state-raised"][..]).unwrap() == raised);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());

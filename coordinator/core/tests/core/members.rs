@@ -25,6 +25,7 @@ fn holds(node: u64, bundles: &[&str]) -> Command {
         node: NodeId::new(node),
         present: bundles.iter().map(|name| bundle(name)).collect(),
         absent: vec![],
+        home: proto_types::LogIndex::new(0),
     })
 }
 
@@ -146,6 +147,7 @@ fn invariant_b1_a_node_that_goes_takes_its_copies_with_it() {
         node: NodeId::new(1),
         present: vec![],
         absent: vec![bundle("c1")],
+        home: proto_types::LogIndex::new(0),
     }));
     // Without 3, only 2 of {1, 2} has it.
     world.ok(removal(&[1, 2], 3));

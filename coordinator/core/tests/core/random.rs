@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coordinator_core::{
-    AcquireEpoch, Applied, ClearFinding, Command, EndReadLease, EndUpload, Event, ExpireLeases,
-    ExpireSessions, FindingKey, LogContext, Outcome, RaiseFinding, RecordHolders, RenewLease,
-    Request, Scope, Severity, State, UploadEnd, apply, codec, majority,
+    AcquireEpoch, AnnounceObject, Applied, BundleHome, ClearFinding, Command, EndReadLease,
+    EndUpload, Event, ExpireLeases, ExpireSessions, FindingKey, LogContext, Outcome, RaiseFinding,
+    RecordHolders, RecordObjects, RenewLease, Request, Scope, SetBundleHome, Severity, State,
+    UploadEnd, apply, codec, majority,
 };
 use proptest::prelude::{
     Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_oneof, proptest,
@@ -37,16 +38,26 @@ enum Action {
     Voters { count: u8 },
     Wait { ms: u64 },
     ClockBack { ms: u64 },
+    Home { bucket: bool },
+    Settle,
+    Announce { n: u8, lease: u8, which: u8 },
+    Objects { present: u32, absent: u32, gone: bool },
 }
 
 fn action() -> impl Strategy<Value = Action> {
     let n = 1..=2_u8;
     let id = 0..6_u8;
     prop_oneof![
+        1 => any::<bool>().prop_map(|bucket| Action::Home { bucket }),
+        1 => Just(Action::Settle),
+        8 => (n.clone(), id.clone(), 0..4_u8)
+            .prop_map(|(n, lease, which)| Action::Announce { n, lease, which }),
+        2 => (any::<u32>(), prop_oneof![3 => Just(0), 1 => any::<u32>()], any::<bool>())
+            .prop_map(|(present, absent, gone)| Action::Objects { present, absent, gone }),
         1 => (n.clone(), 0..3_u8).prop_map(|(n, who)| Action::Acquire { n, who }),
-        6 => (n.clone(), id.clone(), prop::bool::weighted(0.1))
+        9 => (n.clone(), id.clone(), prop::bool::weighted(0.1))
             .prop_map(|(n, lease, ahead)| Action::Open { n, lease, ahead }),
-        8 => (n.clone(), id.clone(), prop::bool::weighted(0.2), 0..24_u8)
+        12 => (n.clone(), id.clone(), prop::bool::weighted(0.2), 0..24_u8)
             .prop_map(|(n, lease, repack, spoil)| Action::Commit { n, lease, repack, spoil }),
         2 => (n.clone(), 0..12_u8).prop_map(|(n, spoil)| Action::Unchanged { n, spoil }),
         1 => id.clone().prop_map(|lease| Action::EndUpload { lease }),
@@ -89,6 +100,7 @@ fn command(world: &mut World, action: &Action) -> Option<Command> {
                 world.state.uploads_of(&of_cluster).map(|(id, _)| *id).collect();
             let lease = live.get(usize::from(id) % live.len().max(1)).copied();
             let mut draft = draft(world, n, lease.unwrap_or(self::lease(id)), repack);
+            into_bucket(world, lease, &mut draft);
             spoil_commit(&mut draft, spoil);
             draft.command()
         }
@@ -123,6 +135,7 @@ fn command(world: &mut World, action: &Action) -> Option<Command> {
                 node: NodeId::new(node.into()),
                 present: of(present & !absent),
                 absent: of(absent),
+                home: world.state.home().changed,
             })
         }
         Action::Raise { n, subject } => Command::RaiseFinding(RaiseFinding {
@@ -142,6 +155,38 @@ fn command(world: &mut World, action: &Action) -> Option<Command> {
             world.now_ms += ms;
             return None;
         }
+        Action::Home { bucket } => {
+            let to = if bucket { BundleHome::Bucket } else { BundleHome::Disks };
+            Command::SetBundleHome(SetBundleHome::Begin { to })
+        }
+        Action::Settle => {
+            Command::SetBundleHome(SetBundleHome::Settle { began: world.state.home().began })
+        }
+        Action::Announce { n, lease: id, which } => {
+            let of_cluster = cluster(n);
+            let live: Vec<LeaseId> =
+                world.state.uploads_of(&of_cluster).map(|(id, _)| *id).collect();
+            let lease = *live.get(usize::from(id) % live.len().max(1))?;
+            let mut draft = draft(world, n, lease, false);
+            draft.statement_signer = None;
+            let commit = draft.build();
+            let coordinator_core::Content::Changed(content) = commit.content else { return None };
+            let added = content.added.get(usize::from(which) % content.added.len())?;
+            Command::AnnounceObject(AnnounceObject { lease, bundle: added.id, bytes: added.bytes })
+        }
+        Action::Objects { present, absent, gone } => {
+            let of = |mask: u32| -> Vec<BundleId> {
+                let known = world.state.bundles().map(|(id, _)| *id).take(32);
+                known.enumerate().filter(|(at, _)| mask >> at & 1 == 1).map(|(_, id)| id).collect()
+            };
+            let deleted = world.state.objects_to_delete().take(if gone { 9 } else { 0 });
+            Command::RecordObjects(RecordObjects {
+                began: world.state.home().began,
+                present: of(present & !absent),
+                absent: of(absent),
+                gone: deleted.collect(),
+            })
+        }
         Action::ClockBack { ms } => {
             world.now_ms = world.now_ms.saturating_sub(ms);
             return None;
@@ -154,6 +199,17 @@ fn draft(world: &World, n: u8, lease: LeaseId, repack: bool) -> Draft {
         (false, _) => Draft::first(world, n, lease),
         (true, false) => Draft::delta(world, n, lease),
         (true, true) => Draft::repack(world, n, lease),
+    }
+}
+
+/// What was announced of it is in the bucket, and nowhere else.
+fn into_bucket(world: &World, lease: Option<LeaseId>, draft: &mut Draft) {
+    let Some(upload) = lease.and_then(|lease| world.state.upload(&lease)) else { return };
+    for bundle in draft.bundles.values_mut() {
+        if world.state.is_announced(upload.index, &bundle.id) {
+            bundle.in_bucket = true;
+            bundle.holders.clear();
+        }
     }
 }
 
@@ -198,6 +254,7 @@ impl Step<'_> {
         self.points_are_a_chain();
         self.bundle_rows_are_what_points_need();
         self.leases_end_by_events_and_pin_what_is_needed();
+        self.objects_are_deleted_only_when_nobody_needs_them();
         self.refusals_change_nothing();
         self.snapshot_round_trips();
         if let Outcome::Committed { cluster, sequence, .. } = self.applied.outcome
@@ -270,6 +327,39 @@ impl Step<'_> {
         }
     }
 
+    /// Invariant B2 in the bucket: no object that a point or a live upload has is ever to be
+    /// deleted, none is forgotten before somebody said that it is deleted, and no name comes twice.
+    fn objects_are_deleted_only_when_nobody_needs_them(&self) {
+        let doomed = |state: &State| state.objects_to_delete().collect::<BTreeSet<_>>();
+        let (before, after) = (doomed(self.before), doomed(self.after));
+        for (generation, bundle) in &after {
+            let of_point = self.after.bundle(bundle).and_then(|row| row.object);
+            assert_ne!(of_point, Some(*generation), "B2: {bundle}");
+            assert!(!self.after.is_announced(*generation, bundle));
+        }
+        let said: BTreeSet<_> = match &self.request.command {
+            Command::RecordObjects(command) => command.gone.iter().copied().collect(),
+            _ => BTreeSet::new(),
+        };
+        assert!(before.difference(&after).all(|object| said.contains(object)));
+        // An object leaves a point only to be deleted, or because it is lost.
+        let lost: BTreeSet<BundleId> = match &self.request.command {
+            Command::RecordObjects(command) => command.absent.iter().copied().collect(),
+            _ => BTreeSet::new(),
+        };
+        for (bundle, row) in self.before.bundles() {
+            let now = self.after.bundle(bundle).and_then(|row| row.object);
+            if let Some(generation) = row.object.filter(|g| now != Some(*g)) {
+                assert!(lost.contains(bundle) || after.contains(&(generation, *bundle)));
+            }
+            // Released is only what is in the bucket.
+            assert!(!self.after.is_released(bundle) || now.is_some(), "B1");
+            if self.after.is_released(bundle) {
+                assert!(self.after.bundle(bundle).is_some_and(|row| row.holders.is_empty()));
+            }
+        }
+    }
+
     /// Invariant R3.
     fn refusals_change_nothing(&self) {
         if matches!(self.applied.outcome, Outcome::Refused(_)) {
@@ -296,7 +386,8 @@ impl Step<'_> {
         let mut sealed_under = BTreeSet::<DekId>::new();
         for (_, row) in self.after.bundles_of(point) {
             let have = row.holders.intersection(self.voters).count();
-            assert!(have >= majority(self.voters.len()), "B1");
+            let on_disks = have >= majority(self.voters.len());
+            assert!(on_disks || row.object.is_some(), "B1");
             assert_eq!(row.facts.cluster, of);
             if matches!(row.facts.kind, BundleKind::Config | BundleKind::Manifest) {
                 sealed_under.extend(&row.facts.dek_ids);

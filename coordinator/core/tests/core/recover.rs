@@ -23,6 +23,7 @@ fn lost_on(node: u64, bundles: &[&str]) -> Command {
         node: NodeId::new(node),
         present: vec![],
         absent: bundles.iter().map(|name| bundle(name)).collect(),
+        home: proto_types::LogIndex::new(0),
     })
 }
 
@@ -99,7 +100,12 @@ fn recover_what_nobody_holds_counts_as_no_good_point_and_holds_up_no_change() {
     // Node 1 never got the second point's own bundles.
     let absent = second.clone();
     let node = NodeId::new(1);
-    world.ok(Command::RecordHolders(RecordHolders { node, present: vec![], absent }));
+    world.ok(Command::RecordHolders(RecordHolders {
+        node,
+        present: vec![],
+        absent,
+        home: proto_types::LogIndex::new(0),
+    }));
     assert_eq!(world.state.newest_proved_point(&cluster(1)).unwrap().sequence, seq(2));
     world.voters = nodes(&[1]);
     world.ok(force(1, &[1, 2, 3]));
@@ -118,7 +124,12 @@ fn recover_what_nobody_holds_counts_as_no_good_point_and_holds_up_no_change() {
     assert_eq!(world.refused(world.seal()).code(), Code::BundleNotDurable);
     let held = world.state.bundles().filter(|(_, row)| !row.holders.is_empty());
     let present = held.map(|(id, _)| *id).collect();
-    world.ok(Command::RecordHolders(RecordHolders { node, present, absent: vec![] }));
+    world.ok(Command::RecordHolders(RecordHolders {
+        node,
+        present,
+        absent: vec![],
+        home: proto_types::LogIndex::new(0),
+    }));
     assert_eq!(world.state.not_durable_on(&voters), 0);
     world.ok(world.seal());
 }

@@ -13,6 +13,7 @@ fn record(node: u64, present: &[&str], absent: &[&str]) -> Command {
         node: NodeId::new(node),
         present: present.iter().map(|label| bundle(label)).collect(),
         absent: absent.iter().map(|label| bundle(label)).collect(),
+        home: proto_types::LogIndex::new(0),
     })
 }
 
@@ -53,6 +54,7 @@ fn holders_are_reported_once_and_not_too_many_at_once() {
         node: NodeId::new(1),
         present: ids[..60].to_vec(),
         absent: ids[60..].to_vec(),
+        home: proto_types::LogIndex::new(0),
     };
     let expect = Refusal::LimitReached { limit: Limit::RecordedHolders, have: 113, max: 112 };
     check(&world, Command::RecordHolders(command), Err(expect));

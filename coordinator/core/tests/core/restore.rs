@@ -135,7 +135,12 @@ fn snapshot_restore_issues_nothing_twice() {
     for node in [10, 11] {
         let node = NodeId::new(node);
         let (present, absent) = (present.clone(), vec![]);
-        world.ok(Command::RecordHolders(RecordHolders { node, present, absent }));
+        world.ok(Command::RecordHolders(RecordHolders {
+            node,
+            present,
+            absent,
+            home: proto_types::LogIndex::new(0),
+        }));
     }
     assert_eq!(world.state.absent_bundles().len(), 0);
     let low = Draft::unchanged(&world, 1);

@@ -246,6 +246,7 @@ pub(crate) struct DraftBundle {
     pub(crate) signer: SigningKey,
     /// Added to the true length.
     pub(crate) extra_bytes: u64,
+    pub(crate) in_bucket: bool,
 }
 
 /// A commit about to be sent. Bundles go by their label: `c3` is the config bundle of point 3,
@@ -375,8 +376,14 @@ impl Draft {
             dek_ids: if kind == BundleKind::Wraps { Vec::new() } else { vec![dek(1)] },
         };
         let id = bundle(&label);
-        let draft =
-            DraftBundle { id, header, holders: self.voters.clone(), signer, extra_bytes: 0 };
+        let draft = DraftBundle {
+            id,
+            header,
+            holders: self.voters.clone(),
+            signer,
+            extra_bytes: 0,
+            in_bucket: false,
+        };
         self.bundles.insert(label, draft);
         id
     }
@@ -450,6 +457,7 @@ fn added(draft: &DraftBundle) -> AddedBundle {
         header,
         signature,
         holders: draft.holders.iter().copied().map(NodeId::new).collect(),
+        in_bucket: draft.in_bucket,
     }
 }
 

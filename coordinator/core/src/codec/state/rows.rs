@@ -9,12 +9,12 @@ use proto_types::{
     BundleId, Epoch, LeaseId, Level, LogIndex, LogTime, NodeId, Sequence, SessionId,
 };
 
-use super::super::DecodeError;
 use super::super::outcome::{self, WireOutcome};
 use super::super::wire::{
     At, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array, array_or_none,
     id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
+use super::super::{DecodeError, bucket};
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
     PointRow, ReadLease, Recovery, Restore, Session, UploadLease,
@@ -23,7 +23,7 @@ use crate::state::State;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WireRow {
-    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 23, 24, 32")]
+    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 23, 24, 26, 27, 28, 32")]
     pub(super) row: Option<Row>,
 }
 
@@ -58,6 +58,12 @@ pub(super) enum Row {
     RestorePiece(Vec<u8>),
     #[prost(message, tag = "32")]
     Recovery(WireForced),
+    #[prost(message, tag = "26")]
+    Home(bucket::WireHome),
+    #[prost(message, tag = "27")]
+    Object(bucket::WireObject),
+    #[prost(message, tag = "28")]
+    Snapshot(bucket::WireSnapshot),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -258,6 +264,9 @@ pub(super) struct WireBundle {
     holders: Vec<u64>,
     #[prost(uint64, tag = "9")]
     points: u64,
+    /// The generation of its object; 0: it has none.
+    #[prost(uint64, tag = "10")]
+    object: u64,
 }
 
 pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
@@ -271,6 +280,7 @@ pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
         base: put_or_none(row.facts.base.as_ref()),
         holders: row.holders.iter().map(|node| node.get()).collect(),
         points: row.points,
+        object: row.object.map_or(0, LogIndex::get),
     })
 }
 
@@ -288,6 +298,7 @@ pub(super) fn get_bundle(wire: WireBundle) -> Result<(BundleId, BundleRow), Deco
         facts: Arc::new(facts),
         holders: wire.holders.into_iter().map(NodeId::new).collect(),
         points: wire.points,
+        object: (wire.object != 0).then(|| LogIndex::new(wire.object)),
     };
     Ok((id(at("id"), &wire.id)?, row))
 }
