@@ -8,6 +8,7 @@
 //! bundle with the keys and the sources' secrets ([`seal_key_bundle`], [`open_key_bundle`]), and
 //! its wraps ([`seal_wraps`], [`open_wraps_with_kek`], [`open_wraps_with_recovery`]).
 
+mod authority;
 mod blob;
 mod config;
 mod encoding;
@@ -28,6 +29,10 @@ mod secret;
 mod verify;
 mod wraps;
 
+pub use authority::{
+    AuthorityError, AuthorityNames, MAX_AUTHORITY_KEY_BYTES, open_authority, read_authority_names,
+    seal_authority,
+};
 pub use blob::{BlobId, BlobOpener, BlobRef, BlobSealer, PlainBlob, SealedBlob};
 pub use config::ConfigSealer;
 pub use encoding::Encoding;

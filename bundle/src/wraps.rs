@@ -275,7 +275,7 @@ fn recovery_context(header: &ClearHeader) -> Vec<u8> {
     ])
 }
 
-fn hpke_suite() -> [u8; 6] {
+pub(crate) fn hpke_suite() -> [u8; 6] {
     let mut bytes = [0; 6];
     for (place, id) in bytes.chunks_exact_mut(2).zip(HPKE_SUITE) {
         place.copy_from_slice(&id.to_le_bytes());
@@ -378,10 +378,10 @@ fn read_recovery_wrap(wrap: &[u8], header: &ClearHeader) -> Option<RecoveryWrap>
     (known && fields.0.is_empty()).then_some(wrap)
 }
 
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*field)
@@ -389,7 +389,7 @@ impl Fields<'_> {
 }
 
 /// The randomness that was handed in, as HPKE wants it.
-struct HandedIn<'a>(&'a dyn Random);
+pub(crate) struct HandedIn<'a>(pub(crate) &'a dyn Random);
 
 impl TryRng for HandedIn<'_> {
     type Error = Infallible;

@@ -88,15 +88,15 @@ pub enum Command {
     /// Run a coordinator
     #[command(subcommand)]
     Coordinator(coordinator::Verb),
+    /// Found a fleet, and look after it as a whole
+    #[command(subcommand)]
+    Fleet(fleet::Verb),
     /// Prepare or run the agent of a cluster
     #[command(subcommand)]
     Agent(agent::Verb),
     /// Make keys
     #[command(subcommand)]
     Key(key::Verb),
-    /// Say how the fleet as a whole is to be
-    #[command(subcommand)]
-    Fleet(fleet::Verb),
     /// Register and list workload clusters
     #[command(subcommand)]
     Cluster(cluster::Verb),

@@ -1,11 +1,11 @@
-//! Reads signing keys that people name on the command line. The keys that open points are read by
+//! Reads signing keys and recovery keys that people name on the command line. The keys that open points are read by
 //! the agent package.
 
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use agent::shown;
-use bundle::{MAX_KEY_FILE_BYTES, RecoverySecret, SigningKey};
+use bundle::{MAX_KEY_FILE_BYTES, RecoveryPublic, RecoverySecret, SigningKey};
 use proto_types::{Code, SigningPublicKey};
 use zeroize::Zeroizing;
 
@@ -18,6 +18,26 @@ use crate::error::{CliError, Result};
 pub fn signing(path: &Path) -> Result<SigningKey> {
     let text = read(path)?;
     SigningKey::from_text(&text)
+        .map_err(|error| CliError::new(error.code(), format!("{}: {error}", shown::path(path))))
+}
+
+/// Reads a public recovery key, `recovery.pub`.
+///
+/// # Errors
+/// As [`signing`].
+pub fn recovery_public(path: &Path) -> Result<RecoveryPublic> {
+    let text = read(path)?;
+    RecoveryPublic::from_text(&text)
+        .map_err(|error| CliError::new(error.code(), format!("{}: {error}", shown::path(path))))
+}
+
+/// Reads a recovery key, `recovery.key`.
+///
+/// # Errors
+/// As [`signing`].
+pub fn recovery_secret(path: &Path) -> Result<RecoverySecret> {
+    let text = read(path)?;
+    RecoverySecret::from_text(&text)
         .map_err(|error| CliError::new(error.code(), format!("{}: {error}", shown::path(path))))
 }
 

@@ -5,9 +5,14 @@
 pub mod args;
 pub mod config_file;
 pub mod context;
+pub mod coordinator_files;
 pub mod dev;
+pub mod environment;
 pub mod error;
 pub mod exit_codes;
+pub mod founding;
+pub mod join_token;
+pub mod joining;
 pub mod key_files;
 mod offline_store;
 pub mod operator;
@@ -16,6 +21,7 @@ pub mod private_file;
 pub mod progress;
 pub mod shutdown;
 pub mod size;
+pub mod staging;
 pub mod telemetry;
 pub mod verbs;
 pub mod views;
@@ -32,6 +38,7 @@ use error::Result;
 pub async fn run(cli: Cli, context: &Context) -> Result<()> {
     match cli.command {
         Command::Coordinator(verb) => verbs::coordinator::run(verb, context).await,
+        Command::Fleet(verb) => verbs::fleet::run(verb, context).await,
         Command::Agent(verb) => verbs::agent::run(verb, context).await,
         Command::Key(verb) => verbs::key::run(verb, context),
         Command::Cluster(verb) => verbs::cluster::run(verb, context).await,
@@ -40,7 +47,6 @@ pub async fn run(cli: Cli, context: &Context) -> Result<()> {
         Command::Restore(arguments) => verbs::restore::run(arguments, context).await,
         Command::Snapshot(verb) => verbs::snapshot::run(verb, context).await,
         Command::Finding(verb) => verbs::finding::run(verb, context).await,
-        Command::Fleet(verb) => verbs::fleet::run(verb, context).await,
         Command::Node(verb) => verbs::node::run(verb, context).await,
         Command::Dev(arguments) => dev::run(arguments, context).await,
     }
@@ -50,9 +56,9 @@ pub async fn run(cli: Cli, context: &Context) -> Result<()> {
 /// does.
 #[must_use]
 pub const fn is_server(cli: &Cli) -> bool {
-    matches!(
-        cli.command,
-        Command::Coordinator(verbs::coordinator::Verb::Run(_))
-            | Command::Agent(verbs::agent::Verb::Run(_))
-    )
+    match &cli.command {
+        Command::Coordinator(verb) => verb.runs(),
+        Command::Agent(verb) => matches!(verb, verbs::agent::Verb::Run(_)),
+        _ => false,
+    }
 }

@@ -3,7 +3,30 @@
 use proto::ApiError;
 use proto::identity::{Identity, Party, Role};
 use proto_types::{ClusterId, Code, FleetId, NodeId};
-use tonic::Request;
+use tonic::{Request, Status};
+
+use crate::telemetry;
+
+fn no_certificate() -> ApiError {
+    ApiError::new(
+        Code::Unauthenticated,
+        "the connection has no client certificate: give certificate and key of this fleet",
+    )
+}
+
+/// In front of every service but the one for those who join: nobody without a certificate gets
+/// further, whatever a handler does or forgets to do.
+pub(crate) fn require_certificate(request: Request<()>) -> Result<Request<()>, Status> {
+    match request.peer_certs() {
+        Some(certificates) if !certificates.is_empty() => Ok(request),
+        Some(_) | None => {
+            let refused = no_certificate();
+            // Before anybody is known, refusals are only counted.
+            telemetry::request("none", refused.code().as_str(), 0.0);
+            Err(refused.into())
+        }
+    }
+}
 
 /// The caller of a request, proved by its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,9 +35,7 @@ pub(crate) struct Caller(Party);
 impl Caller {
     /// Reads the caller from the connection's certificate.
     pub(crate) fn of<T>(request: &Request<T>, fleet: FleetId) -> Result<Self, ApiError> {
-        let certificates = request.peer_certs().ok_or_else(|| {
-            ApiError::new(Code::Unauthenticated, "the connection has no client certificate")
-        })?;
+        let certificates = request.peer_certs().ok_or_else(no_certificate)?;
         let leaf = certificates.first().ok_or_else(|| {
             ApiError::new(Code::Unauthenticated, "the client certificate chain is empty")
         })?;

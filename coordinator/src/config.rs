@@ -1,6 +1,7 @@
 //! A coordinator's config file: read, checked whole, and refused with the place and the remedy.
 //! Relative paths are relative to the file.
 
+pub mod environment;
 mod targets;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub struct Config {
     pub metrics_listen: Option<String>,
     /// Its certificate.
     pub tls: TlsFiles,
+    /// What it certifies joining coordinators with; none where certificates come from elsewhere.
+    pub authority: Option<AuthorityFiles>,
     /// The fleet it belongs to.
     pub fleet: FleetConfig,
     /// The first voters, the same list in every first config; of a node that joins, coordinators
@@ -49,6 +52,19 @@ pub struct Config {
     pub snapshots: Option<SnapshotsConfig>,
     /// What holds it back to an older program.
     pub upgrade: UpgradeConfig,
+}
+
+/// Where the fleet's certificate authority is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityFiles {
+    /// The coordinators' own certificate and the root's after it, PEM.
+    pub certificate: PathBuf,
+    /// The private key of the first of them, PEM.
+    pub key: PathBuf,
+    /// The root's private key, sealed to the recovery key; needed only until the fleet's state
+    /// holds it, which is from the first coordinator's first start.
+    pub sealed: Option<PathBuf>,
 }
 
 /// The fleet, as written down at its creation.
@@ -172,9 +188,9 @@ impl UpgradeConfig {
 
 /// Why a config file is refused: all problems, each with its remedy.
 #[derive(Debug, thiserror::Error)]
-#[error("the config file {} is not valid:\n{}", path.display(), problems.join("\n"))]
+#[error("{} is not valid:\n{}", place, problems.join("\n"))]
 pub struct ConfigError {
-    path: PathBuf,
+    place: String,
     problems: Vec<String>,
 }
 
@@ -195,6 +211,7 @@ struct File {
     listen: String,
     metrics_listen: Option<String>,
     tls: TlsFiles,
+    authority: Option<AuthorityFiles>,
     fleet: FleetFile,
     members: Vec<MemberFile>,
     #[serde(default)]
@@ -234,13 +251,44 @@ impl Config {
     /// # Errors
     /// When it cannot be read, is no TOML, has unknown keys or values that make no sense.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
-            path: path.to_owned(),
-            problems: vec![format!("cannot read it: {error}; give the path of a file")],
-        })?;
-        let directory = path.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, directory)
-            .map_err(|problems| ConfigError { path: path.to_owned(), problems })
+        Self::load_with(Some(path), [])
+    }
+
+    /// Reads and checks a file, if there is one, and what [`environment`] says over it.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; names the variables where they may be the cause.
+    pub fn load_with(
+        path: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let place = match path {
+            Some(path) => format!("the config file {}", path.display()),
+            None => "the config by environment".to_owned(),
+        };
+        let failed = |problems| ConfigError { place: place.clone(), problems };
+        let text = match path {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                failed(vec![format!("cannot read it: {error}; give the path of a file")])
+            })?,
+            None => String::new(),
+        };
+        let directory = path.and_then(Path::parent).unwrap_or(Path::new("."));
+        let overrides = environment::overrides(variables);
+        if overrides.is_empty() {
+            return Self::parse(&text, directory).map_err(failed);
+        }
+        let names = environment::names(&overrides);
+        let mut table: toml::Table =
+            toml::from_str(&text).map_err(|error| failed(vec![place_of(&text, &error)]))?;
+        environment::apply(&mut table, overrides).map_err(failed)?;
+        File::deserialize(toml::Value::Table(table))
+            .map_err(|error| vec![place_of("", &error)])
+            .and_then(|file| Self::check(file, directory))
+            .map_err(|mut problems| {
+                problems.push(format!("(together with {names} of the environment)"));
+                failed(problems)
+            })
     }
 
     /// Parses a file's text; relative paths are taken from `directory`.
@@ -248,7 +296,11 @@ impl Config {
     /// # Errors
     /// All problems found, in words.
     pub fn parse(text: &str, directory: &Path) -> Result<Self, Vec<String>> {
-        let file: File = toml::from_str(text).map_err(|error| vec![place(text, &error)])?;
+        let file: File = toml::from_str(text).map_err(|error| vec![place_of(text, &error)])?;
+        Self::check(file, directory)
+    }
+
+    fn check(file: File, directory: &Path) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut hex32 = |key: &str, text: &str| {
             let mut bytes = [0; 32];
@@ -296,6 +348,11 @@ impl Config {
             listen: file.listen,
             metrics_listen: file.metrics_listen,
             tls: file.tls.relative_to(directory),
+            authority: file.authority.map(|files| AuthorityFiles {
+                certificate: directory.join(files.certificate),
+                key: directory.join(files.key),
+                sealed: files.sealed.map(|sealed| directory.join(sealed)),
+            }),
             fleet: FleetConfig {
                 id: fleet_id,
                 name: file.fleet.name,
@@ -420,7 +477,7 @@ fn check_raft(raft: &RaftConfig, problems: &mut Vec<String>) {
 }
 
 /// Line, key and remedy of a TOML error.
-fn place(text: &str, error: &toml::de::Error) -> String {
+fn place_of(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| {
         let end = span.start.min(text.len());
         text.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count() + 1

@@ -65,3 +65,53 @@ fn config_refuses_with_place_and_remedy() {
         assert!(problems.contains(expected), "{to}: {problems}");
     }
 }
+
+#[test]
+fn config_by_environment_alone_and_over_a_file() {
+    let set = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        let named = pairs.iter();
+        named.map(|(k, v)| (format!("STRONGROOM_COORDINATOR_{k}"), (*v).to_owned())).collect()
+    };
+    let fleet = "1111111111111111111111111111111111111111111111111111111111111111";
+    let alone = [
+        ("NODE_ID", "1"),
+        ("NAME", "one"),
+        ("DATA_DIR", "/data"),
+        ("LISTEN", "0.0.0.0:7401"),
+        ("TLS__CA", "/run/secrets/ca.pem"),
+        ("TLS__CERTIFICATE", "/run/secrets/node.pem"),
+        ("TLS__KEY", "/run/secrets/node.key"),
+        ("FLEET__ID", "000102030405060708090a0b0c0d0e0f"),
+        ("FLEET__NAME", "home"),
+        ("FLEET__RECOVERY_HPKE", fleet),
+        ("FLEET__RECOVERY_SIGNING", fleet),
+        ("MEMBERS", "[{id = 1, name = \"one\", address = \"one.example:7401\"}]"),
+        ("LIMITS__UPLOADS_MAX", "7"),
+    ];
+    let config = Config::load_with(None, set(&alone)).unwrap();
+    assert_eq!((config.node_id.get(), config.limits.uploads_max), (1, 7));
+    assert_eq!(config.tls.key, Path::new("/run/secrets/node.key"));
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("coordinator.toml");
+    std::fs::write(&path, GOOD).unwrap();
+    let over = set(&[("RAFT__HEARTBEAT_MS", "150"), ("DATA_DIR", "elsewhere")]);
+    let config = Config::load_with(Some(&path), over).unwrap();
+    assert_eq!(config.raft.heartbeat_ms, 150);
+    assert_eq!(config.data_dir, directory.path().join("elsewhere"));
+    assert_eq!(config.name, "coordinator-1");
+
+    for (name, value, expected) in [
+        ("HARTBEAT_MS", "1", "unknown field `hartbeat_ms`"),
+        ("RAFT__HARTBEAT_MS", "1", "unknown field `hartbeat_ms`"),
+        ("RAFT__HEARTBEAT_MS", "soon", "invalid type: string \"soon\""),
+        ("RAFT__HEARTBEAT_MS", "900", "heartbeat_ms 900 must be at most half"),
+        ("NAME__X", "1", "there is no such key"),
+    ] {
+        let error = Config::load_with(Some(&path), set(&[(name, value)])).unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+        assert!(error.contains(&format!("STRONGROOM_COORDINATOR_{name}")), "{error}");
+    }
+    let error = Config::load_with(None, []).unwrap_err().to_string();
+    assert!(error.contains("missing field"), "{error}");
+}

@@ -10,6 +10,7 @@ use proto::ApiError;
 use proto_types::Code;
 
 use crate::absent::AbsentWatch;
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::membership;
 use crate::raft::RaftNode;
@@ -20,7 +21,7 @@ use crate::telemetry;
 const ROUND: Duration = Duration::from_secs(2);
 
 /// Leads, as often as this node is the leader, until dropped.
-pub(crate) async fn lead(config: &Config, raft: &RaftNode) {
+pub(crate) async fn lead(config: &Config, authority: Option<&Authority>, raft: &RaftNode) {
     let mut leader = None;
     let mut absent = AbsentWatch::default();
     loop {
@@ -31,7 +32,7 @@ pub(crate) async fn lead(config: &Config, raft: &RaftNode) {
         }
         telemetry::raft_status(&status, raft.local().state.level());
         if status.is_leader
-            && let Err(error) = round(config, raft, &mut absent).await
+            && let Err(error) = round(config, authority, raft, &mut absent).await
         {
             // What time does not heal, somebody must hear of; and not ten times a second.
             if error.is_retryable() {
@@ -42,12 +43,19 @@ pub(crate) async fn lead(config: &Config, raft: &RaftNode) {
             }
         }
         let state = raft.local().state;
-        let waited_for = state.fleet().is_none() || membership::is_owed(raft, &state);
+        let waited_for = state.fleet().is_none()
+            || authority.is_some_and(|authority| authority.is_owed(&state))
+            || membership::is_owed(raft, &state);
         tokio::time::sleep(if waited_for { ROUND / 20 } else { ROUND }).await;
     }
 }
 
-async fn round(config: &Config, raft: &RaftNode, absent: &mut AbsentWatch) -> Result<(), ApiError> {
+async fn round(
+    config: &Config,
+    authority: Option<&Authority>,
+    raft: &RaftNode,
+    absent: &mut AbsentWatch,
+) -> Result<(), ApiError> {
     let state = raft.local().state;
     if state.fleet().is_none() {
         let fleet = &config.fleet;
@@ -66,11 +74,14 @@ async fn round(config: &Config, raft: &RaftNode, absent: &mut AbsentWatch) -> Re
         return Ok(());
     }
     membership::drive(config.node_id, raft).await?;
+    // The state's time is the largest any leader stamped; ours may lie behind it.
+    let now = raft.roll().stamp(state.level(), state.log_time()).await.max(state.log_time());
+    if let Some(authority) = authority {
+        authority.look_after(raft, &state, now).await?;
+    }
     if state.time_is_frozen() {
         return Ok(());
     }
-    // The state's time is the largest any leader stamped; ours may lie behind it.
-    let now = raft.roll().stamp(state.level(), state.log_time()).await.max(state.log_time());
     let leases = state.leases_due(now);
     if !leases.is_empty() {
         let command = Command::ExpireLeases(ExpireLeases { leases });

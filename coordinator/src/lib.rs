@@ -5,6 +5,7 @@
 
 mod absent;
 mod auth;
+mod authority;
 pub mod config;
 mod keeper;
 mod leader;

@@ -12,6 +12,7 @@ use proto::tls::{TlsFiles, TlsMaterial};
 use proto::v1::backup_server::BackupServer;
 use proto::v1::catalog_server::CatalogServer;
 use proto::v1::fleet_server::FleetServer;
+use proto::v1::join_server::JoinServer;
 use proto::v1::peer_server::PeerServer;
 use proto::v1::restore_server::RestoreServer;
 use proto::{ApiError, v1};
@@ -19,8 +20,12 @@ use proto_types::{Code, LogIndex, NodeId};
 use storage::bundles::BucketBundleStore;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
+use tonic::{Request, Status};
 
+use crate::auth::require_certificate;
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::keeper::{Keeper, Stores, keep_home, keep_house};
 use crate::opening::Machine;
@@ -28,8 +33,8 @@ use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
 use crate::roll_call::{self, RollCall};
 use crate::service::{
-    Admission, BackupService, CatalogService, FleetService, Parts, PeerService, RestoreService,
-    Shared,
+    Admission, BackupService, CatalogService, FleetService, JOIN_BYTES_MAX, JoinService, Parts,
+    PeerService, RestoreService, Shared,
 };
 use crate::{leader, opening, scheduled, telemetry, wiped};
 
@@ -65,6 +70,7 @@ pub async fn run_on(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let tls = load_tls(&config)?;
+    let authority = config.authority.as_ref().map(Authority::load).transpose()?.map(Arc::new);
     let metrics = config.metrics_listen.as_deref().map(serve_metrics).transpose()?;
     let listener = env.net.listen(&config.listen).await.map_err(|e| bind(&config.listen, &e))?;
     let opened = opening::open(&config, &env, machine).await?;
@@ -109,6 +115,7 @@ pub async fn run_on(
     let shared = Shared::new(Parts {
         uploads: Admission::new(config.limits),
         config: config.clone(),
+        authority: authority.clone(),
         env: env.clone(),
         raft: raft.clone(),
         keeper: keeper.clone(),
@@ -140,7 +147,7 @@ pub async fn run_on(
         reason = keeper.failed() => Err(fatal(&reason)),
         served = &mut serving_ended => Err(fatal(&format!("serving ended: {served:?}"))),
         () = keep_house(keeper.clone()) => Ok("housekeeping ended"),
-        () = leader::lead(&config, &raft) => Ok("leading ended"),
+        () = leader::lead(&config, authority.as_deref(), &raft) => Ok("leading ended"),
         () = roll_call::hold(&env, &raft, &peers) => Ok("the roll call ended"),
         () = keeper.scrub_by_itself(&env, config.scrub) => Ok("scrubbing ended"),
         () = keeper.scrub_bucket(config.scrub) => Ok("scrubbing ended"),
@@ -216,26 +223,37 @@ async fn router(
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION))
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .add_service(health_service)
-        .add_service(reflection)
         .add_service(
+            JoinServer::new(JoinService::new(shared.clone()))
+                .max_decoding_message_size(JOIN_BYTES_MAX),
+        )
+        .add_service(certified(health_service))
+        .add_service(certified(reflection))
+        .add_service(certified(
             FleetServer::new(FleetService(shared.clone())).max_decoding_message_size(limit),
-        )
-        .add_service(
+        ))
+        .add_service(certified(
             CatalogServer::new(CatalogService(shared.clone())).max_decoding_message_size(limit),
-        )
-        .add_service(
+        ))
+        .add_service(certified(
             BackupServer::new(BackupService(shared.clone())).max_decoding_message_size(limit),
-        )
-        .add_service(
+        ))
+        .add_service(certified(
             RestoreServer::new(RestoreService(shared.clone())).max_decoding_message_size(limit),
-        )
-        .add_service(
+        ))
+        .add_service(certified(
             PeerServer::new(PeerService(shared.clone()))
                 .max_decoding_message_size(Peers::MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(Peers::MESSAGE_BYTES_MAX),
-        );
+        ));
     Ok(server)
+}
+
+type Certified<S> = InterceptedService<S, fn(Request<()>) -> Result<Request<()>, Status>>;
+
+/// The service for those who show a certificate of this fleet.
+fn certified<S>(service: S) -> Certified<S> {
+    InterceptedService::new(service, require_certificate)
 }
 
 /// Reads the certificate and compares it with the config.

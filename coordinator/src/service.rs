@@ -7,6 +7,7 @@ mod bundles;
 mod catalog;
 pub(crate) mod convert;
 mod fleet;
+mod join;
 mod members;
 mod peer;
 mod restore;
@@ -29,6 +30,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::auth::Caller;
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::keeper::Keeper;
 use crate::peers::Peers;
@@ -40,6 +42,7 @@ pub(crate) use admission::Admission;
 pub(crate) use backup::{BackupService, lease_gone};
 pub(crate) use catalog::CatalogService;
 pub(crate) use fleet::{FleetService, core_request};
+pub(crate) use join::{JoinService, MESSAGE_BYTES_MAX as JOIN_BYTES_MAX};
 pub(crate) use peer::PeerService;
 pub(crate) use restore::RestoreService;
 
@@ -56,6 +59,7 @@ pub(crate) struct Shared(Arc<Parts>);
 /// The parts of a running coordinator.
 pub(crate) struct Parts {
     pub(crate) config: Config,
+    pub(crate) authority: Option<Arc<Authority>>,
     pub(crate) env: Env,
     pub(crate) raft: RaftNode,
     pub(crate) keeper: Keeper,

@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
-use proto_types::{Code, SessionId};
+use proto_types::{Code, FleetId, SessionId};
 use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::channel::{Deadlines, lazy_channel};
 use crate::env::Env;
 use crate::error::ApiError;
-use crate::identity::Identity;
-use crate::tls::TlsMaterial;
+use crate::tls::{ClientTls, TlsMaterial};
 use crate::v1;
 
 /// How long and how often a call is tried.
@@ -46,7 +45,7 @@ impl Default for RetryPolicy {
 /// Channels to all coordinators, and which one answered last.
 pub struct FleetClient {
     env: Env,
-    identity: Identity,
+    fleet: FleetId,
     addresses: Vec<String>,
     channels: Vec<Channel>,
     preferred: AtomicUsize,
@@ -75,6 +74,20 @@ impl FleetClient {
         tls: &TlsMaterial,
         policy: RetryPolicy,
     ) -> Result<Arc<Self>, ApiError> {
+        Self::of_fleet(env, addresses, &tls.client(), tls.identity().fleet, policy)
+    }
+
+    /// The same for somebody who may have no certificate yet.
+    ///
+    /// # Errors
+    /// When there is no address.
+    pub fn of_fleet(
+        env: Env,
+        addresses: Vec<String>,
+        tls: &ClientTls,
+        fleet: FleetId,
+        policy: RetryPolicy,
+    ) -> Result<Arc<Self>, ApiError> {
         if addresses.is_empty() {
             return Err(ApiError::new(
                 Code::InvalidArgument,
@@ -84,7 +97,7 @@ impl FleetClient {
         let channels = addresses
             .iter()
             .map(|address| {
-                lazy_channel(env.net.clone(), address, tls.client(), Deadlines::default())
+                lazy_channel(env.net.clone(), address, tls.clone(), Deadlines::default())
             })
             .collect();
         let session = Mutex::new(Session {
@@ -93,7 +106,7 @@ impl FleetClient {
             used_ms: env.clock.elapsed_millis(),
         });
         Ok(Arc::new(Self {
-            identity: tls.identity().clone(),
+            fleet,
             env,
             addresses,
             channels,
@@ -103,10 +116,10 @@ impl FleetClient {
         }))
     }
 
-    /// Who this client is.
+    /// The fleet that it asks.
     #[must_use]
-    pub const fn identity(&self) -> &Identity {
-        &self.identity
+    pub const fn fleet(&self) -> FleetId {
+        self.fleet
     }
 
     /// The environment it was given.

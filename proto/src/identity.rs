@@ -14,7 +14,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::error::ApiError;
 
-const SUFFIX: &str = "strongroom.internal";
+/// What all names of parties end with.
+pub(crate) const SUFFIX: &str = "strongroom.internal";
 
 /// What an operator may do. Ordered: each role may do all that the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,11 +2,13 @@
 //! TLS with identities, channels with deadlines, and the environment that is handed in.
 //! Generated code is built from `strongroom/v1/*.proto` by `build.rs` and not committed.
 
+pub mod authority;
 pub mod channel;
 pub mod env;
 pub mod error;
 pub mod fleet_client;
 pub mod identity;
+mod pinned;
 pub mod tls;
 
 pub use error::ApiError;

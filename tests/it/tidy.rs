@@ -83,7 +83,7 @@ fn invariant_l1_libraries_stay_behind_their_doors() {
         ("tonic", &["proto", "coordinator", "agent", "cli"]),
         ("ed25519-dalek", &["proto-types", "bundle"]),
         ("imbl", &["coordinator-core"]),
-        ("rcgen", &["cli"]),
+        ("rcgen", &["cli", "proto"]),
     ];
     let dependencies = dependencies();
     for (library, doors) in doors {

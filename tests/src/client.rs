@@ -62,6 +62,12 @@ impl Party {
         Self::new(tls, None)
     }
 
+    /// Somebody with this trust and what it shows.
+    #[must_use]
+    pub fn with_tls(tls: ClientTls) -> Self {
+        Self::new(tls, None)
+    }
+
     fn new(tls: ClientTls, files: Option<TlsFiles>) -> Self {
         let session = SessionId::random(&SystemRandom);
         Self { tls, files, session, sequence: AtomicU64::new(0) }

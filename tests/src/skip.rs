@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use crate::binary::workspace;
+use crate::netns::Net;
 use crate::tmpfs::Tmpfs;
 
 /// Real manifests, kept beside the repository.
@@ -16,7 +17,7 @@ pub fn kube_prometheus() -> Option<PathBuf> {
 }
 
 /// What some tests need beyond a Linux machine, each there or in words why not.
-pub fn conditions() -> [Result<(), String>; 2] {
+pub fn conditions() -> [Result<(), String>; 4] {
     let here = tempfile::tempdir().expect("a directory can be made");
     [
         kube_prometheus().map(drop).ok_or_else(|| {
@@ -27,7 +28,23 @@ pub fn conditions() -> [Result<(), String>; 2] {
         Tmpfs::mount(&here.path().join("probe"), 1).map(drop).ok_or_else(|| {
             "bad_input_no_space_*: mounting a tmpfs is not permitted to this user".to_owned()
         }),
+        Net::make(1).map(drop).ok_or_else(|| {
+            "hosts_three_*: network namespaces are not permitted to this user".to_owned()
+        }),
+        systemd_analyze().map_err(|why| format!("units_are_accepted_*: {why}")),
     ]
+}
+
+/// Whether `systemd-analyze` is here, which checks unit files without running systemd.
+///
+/// # Errors
+/// In words why not.
+pub fn systemd_analyze() -> Result<(), String> {
+    let found = std::process::Command::new("systemd-analyze").arg("--version").output();
+    match found {
+        Ok(done) if done.status.success() => Ok(()),
+        Ok(_) | Err(_) => Err("systemd-analyze is missing; install the package systemd".to_owned()),
+    }
 }
 
 /// Notes that `test` does not show what it should, and why.

@@ -55,7 +55,7 @@ impl FleetPointStore {
         let missing =
             |what: &str| ApiError::new(Code::Internal, format!("the fleet's answer has no {what}"));
         let fleet = FleetId::from_slice(&response.fleet_id)?;
-        let expected = client.identity().fleet;
+        let expected = client.fleet();
         if fleet != expected {
             return Err(ApiError::new(
                 Code::WrongFleet,

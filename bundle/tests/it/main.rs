@@ -1,6 +1,7 @@
 //! Tests of the sealed format through its public door: round trips, damage, mistaken identity,
 //! frozen bytes, and a reader written from `docs/formats.md` alone.
 
+mod authority;
 mod damage;
 mod frozen;
 mod identity;

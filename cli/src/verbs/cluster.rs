@@ -86,7 +86,7 @@ async fn register(arguments: RegisterArgs, context: &Context) -> Result<()> {
         CliError::new(Code::Internal, format!("the fleet's answer names no cluster: {error}"))
     })?;
     // The key that the person gave, not the one that the fleet says it was given.
-    heads.pin(client.identity().fleet, id, &cluster.name, signing_key)?;
+    heads.pin(client.fleet(), id, &cluster.name, signing_key)?;
     heads.save()?;
     let view = ClusterView::from(&cluster);
     context.screen.show(&view, |view| {

@@ -1,6 +1,7 @@
 //! `strongroom fleet`: the fleet as a whole.
 
 mod bundles;
+mod init;
 
 use clap::Subcommand;
 
@@ -11,6 +12,8 @@ use crate::error::Result;
 /// Verbs about the fleet as a whole.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Found a fleet: its certificate authority, its first coordinator and its first operator
+    Init(Box<init::InitArgs>),
     /// Say where bundles are kept, on the coordinators' disks or in a bucket, or show it
     Bundles(bundles::BundlesArgs),
     /// Say that the coordinators' clocks are right, after a jump froze the time
@@ -19,6 +22,7 @@ pub enum Verb {
 
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
+        Verb::Init(arguments) => init::run(*arguments, context),
         Verb::Bundles(arguments) => bundles::run(&arguments, context).await,
         Verb::ConfirmTime => confirm_time::run(context).await,
     }

@@ -1,6 +1,7 @@
 //! `strongroom node`: who belongs to the coordinators, and looking after one of them.
 
 mod members;
+mod token;
 
 use clap::{Args, Subcommand};
 use proto::v1;
@@ -19,6 +20,8 @@ pub enum Verb {
     List(members::ListArgs),
     /// Admit a coordinator: gives out the id for its config and certificate (role admin)
     Add(members::AddArgs),
+    /// Make a one-time token by which a coordinator joins (role admin)
+    Token(token::TokenArgs),
     /// Let a coordinator vote, once it has caught up and holds the bundles (role admin)
     Promote(members::ChangeArgs),
     /// Remove a coordinator for ever (role admin)
@@ -57,6 +60,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::List(arguments) => members::list(&arguments, context).await,
         Verb::Add(arguments) => members::add(arguments, context).await,
+        Verb::Token(arguments) => token::make(arguments, context).await,
         Verb::Promote(arguments) => members::promote(&arguments, context).await,
         Verb::Remove(arguments) => members::remove(&arguments, context).await,
         Verb::Move(arguments) => members::relocate(arguments, context).await,

@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    bucket, clusters, commit, findings, fleet, holders, leases, levels, members, moves, recover,
-    restore, sessions, snapshots, time, uploads,
+    authority, bucket, clusters, commit, findings, fleet, holders, joining, leases, levels,
+    members, moves, recover, restore, sessions, snapshots, time, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -73,6 +73,9 @@ fn execute(
         Command::AnnounceObject(command) => bucket::announce(state, command),
         Command::RecordObjects(command) => bucket::record(state, command),
         Command::RecordSnapshot(command) => snapshots::record(state, context, command),
+        Command::SetAuthority(command) => authority::set(state, context, command),
+        Command::CreateJoinToken(command) => joining::create(state, context, command),
+        Command::RedeemJoinToken(command) => joining::redeem(state, context, command),
         Command::RaiseLevel(command) => Ok(levels::raise(state, context, *command)),
         Command::FreezeTime(command) => time::freeze(state, context, command),
         Command::ConfirmTime(ConfirmTime) => Ok(time::confirm(state, context)),

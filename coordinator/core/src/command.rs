@@ -106,6 +106,12 @@ pub enum Command {
     RecordObjects(RecordObjects),
     /// Records how a scheduled snapshot ended.
     RecordSnapshot(Box<RecordSnapshot>),
+    /// Records the fleet's certificate authority, once.
+    SetAuthority(SetAuthority),
+    /// Makes a one-time token known by which a coordinator may join.
+    CreateJoinToken(CreateJoinToken),
+    /// Admits the coordinator that a token is for.
+    RedeemJoinToken(RedeemJoinToken),
     /// Raises the active level, once every member supports it. Proposed by the leader.
     RaiseLevel(RaiseLevel),
     /// Says that the clocks jumped (T1): nothing ends by time until an admin confirms it. Proposed
@@ -150,6 +156,9 @@ impl Command {
             Self::AnnounceObject(_) => "announce_object",
             Self::RecordObjects(_) => "record_objects",
             Self::RecordSnapshot(_) => "record_snapshot",
+            Self::SetAuthority(_) => "set_authority",
+            Self::CreateJoinToken(_) => "create_join_token",
+            Self::RedeemJoinToken(_) => "redeem_join_token",
             Self::RaiseLevel(_) => "raise_level",
             Self::FreezeTime(_) => "freeze_time",
             Self::ConfirmTime(_) => "confirm_time",
@@ -201,7 +210,10 @@ impl Command {
             | Self::SetBundleHome(_)
             | Self::AnnounceObject(_)
             | Self::RecordObjects(_)
-            | Self::RecordSnapshot(_) => Level::new(2),
+            | Self::RecordSnapshot(_)
+            | Self::SetAuthority(_)
+            | Self::CreateJoinToken(_)
+            | Self::RedeemJoinToken(_) => Level::new(2),
         }
     }
 }
@@ -589,6 +601,37 @@ pub struct RecordObjects {
 pub struct RecordSnapshot {
     /// How it ended; `ended` is stamped when this is applied.
     pub snapshot: SnapshotRow,
+}
+
+/// See [`Command::SetAuthority`]. The same one again answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAuthority {
+    /// The root's certificate, DER.
+    pub root_certificate: Vec<u8>,
+    /// The root's private key, sealed to the recovery key.
+    pub sealed_root_key: Vec<u8>,
+}
+
+/// See [`Command::CreateJoinToken`]. The same one again answers the same, until it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateJoinToken {
+    /// SHA-256 of the token's secret, which the coordinators never keep.
+    pub token: [u8; 32],
+    /// What the node will be called; as in [`AddNode`].
+    pub name: String,
+    /// `host:port` of its gRPC.
+    pub address: String,
+    /// Milliseconds until it is refused.
+    pub ttl_ms: u64,
+}
+
+/// See [`Command::RedeemJoinToken`]. The same one again answers the same, until the token is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedeemJoinToken {
+    /// SHA-256 of the token's secret.
+    pub token: [u8; 32],
+    /// SHA-256 of the public key to be certified, proved to be the sender's.
+    pub key: [u8; 32],
 }
 
 /// See [`Command::RaiseLevel`]. To the active level or one below it answers the same.

@@ -7,6 +7,7 @@
 //! way out are the queries on [`State`]. [`codec`] holds the versioned bytes of both.
 
 mod apply;
+mod authority;
 mod bucket;
 mod clusters;
 pub mod codec;
@@ -16,6 +17,7 @@ mod dropped;
 mod findings;
 mod fleet;
 mod holders;
+mod joining;
 mod leases;
 mod levels;
 pub mod limits;
@@ -37,11 +39,12 @@ mod voters;
 pub use apply::apply;
 pub use command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, BeginRestore,
-    ChangedContent, ClearFinding, Command, CommitPoint, ConfirmTime, Content, EndReadLease,
-    EndUpload, ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, LogContext,
-    MoveNode, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders,
-    RecordObjects, RecordSnapshot, RecoverByForce, RegisterCluster, RemoveNode, RenewLease,
-    Request, RestorePiece, SealSnapshot, SetBundleHome, UploadEnd,
+    ChangedContent, ClearFinding, Command, CommitPoint, ConfirmTime, Content, CreateJoinToken,
+    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet,
+    LogContext, MoveNode, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel,
+    RecordHolders, RecordObjects, RecordSnapshot, RecoverByForce, RedeemJoinToken, RegisterCluster,
+    RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, SetAuthority, SetBundleHome,
+    UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
@@ -49,10 +52,10 @@ pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use recover::FINDING_RECOVERED;
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
-    BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head,
-    Home, Instance, Jump, NodeRow, NodeState, ObjectRow, PointRow, Proof, ProofState, ReadLease,
-    ReadPurpose, Recovery, RecoveryPublicKey, Restore, Scope, Session, Severity, SnapshotRow,
-    UploadLease,
+    Authority, BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet,
+    Freeze, Head, Home, Instance, JoinToken, Jump, NodeRow, NodeState, ObjectRow, PointRow, Proof,
+    ProofState, ReadLease, ReadPurpose, Recovery, RecoveryPublicKey, Redeemed, Restore, Scope,
+    Session, Severity, SnapshotRow, UploadLease,
 };
 pub use state::State;
 pub use time::CLOCK_JUMPED;

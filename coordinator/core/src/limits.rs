@@ -69,6 +69,14 @@ pub const RESTORE_PIECE_BYTES_MAX: usize = 12 << 10;
 pub const RESTORE_BYTES_MAX: u64 = 4 << 30;
 /// Coordinators that a restored snapshot names.
 pub const RESTORE_NODES_MAX: usize = 256;
+/// Bytes of the certificate of a fleet's root.
+pub const AUTHORITY_CERTIFICATE_BYTES_MAX: usize = 2048;
+/// Bytes of the sealed private key of a fleet's root.
+pub const AUTHORITY_KEY_BYTES_MAX: usize = 1024;
+/// Join tokens kept at one time, open or used: far more than coordinators join in an hour.
+pub const JOIN_TOKENS_MAX: usize = 64;
+/// Longest time a join token can be redeemed: a day.
+pub const JOIN_TOKEN_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Findings of one scope (a cluster, a node or the fleet).
 pub const FINDINGS_PER_SCOPE_MAX: usize = 256;

@@ -26,11 +26,7 @@ pub(crate) fn add(
     command: &AddNode,
 ) -> Result<Outcome, Refusal> {
     fleet::require(state)?;
-    proto_types::check_cluster_name(&command.name)
-        .map_err(|_| Refusal::InvalidField { field: Field::NodeName })?;
-    if !is_address(&command.address) {
-        return Err(Refusal::InvalidField { field: Field::NodeAddress });
-    }
+    check_names(&command.name, &command.address)?;
     let same = state.nodes.values().find(|row| {
         row.state == NodeState::Admitted
             && row.name == command.name
@@ -51,6 +47,27 @@ pub(crate) fn add(
     {
         return Err(Refusal::NodeNameTaken { name: command.name.clone(), node: row.id });
     }
+    let node = admit(state, context, &command.name, &command.address)?;
+    Ok(Outcome::NodeAdded { node })
+}
+
+/// What people call a node, and where others reach it.
+pub(crate) fn check_names(name: &str, address: &str) -> Result<(), Refusal> {
+    proto_types::check_cluster_name(name)
+        .map_err(|_| Refusal::InvalidField { field: Field::NodeName })?;
+    if !is_address(address) {
+        return Err(Refusal::InvalidField { field: Field::NodeAddress });
+    }
+    Ok(())
+}
+
+/// A row for a new node, under an id that nobody ever had.
+pub(crate) fn admit(
+    state: &mut State,
+    context: &mut Context<'_>,
+    name: &str,
+    address: &str,
+) -> Result<NodeId, Refusal> {
     let admitted = state.nodes.values().filter(|row| row.state == NodeState::Admitted).count();
     leases::within(Limit::Nodes, admitted + 1, NODES_MAX)?;
     let given = state.nodes.keys().next_back().copied();
@@ -59,14 +76,14 @@ pub(crate) fn add(
     let node = NodeId::new(next).max(state.ids_from());
     let row = NodeRow {
         id: node,
-        name: command.name.clone(),
-        address: command.address.clone(),
+        name: name.to_owned(),
+        address: address.to_owned(),
         state: NodeState::Admitted,
         since: context.now,
     };
     state.nodes.insert(node, Arc::new(row));
     context.events.push(Event::NodeAdded { node });
-    Ok(Outcome::NodeAdded { node })
+    Ok(node)
 }
 
 /// Begins to change who votes, by one node.

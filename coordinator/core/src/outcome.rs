@@ -188,6 +188,13 @@ pub enum Outcome {
         /// Whether it is the newest.
         recorded: bool,
     },
+    /// The fleet's authority is recorded.
+    AuthoritySet,
+    /// The token can be redeemed.
+    JoinTokenCreated {
+        /// Until then.
+        expires: LogTime,
+    },
     /// The fleet has at least the level that was asked for.
     LevelRaised {
         /// The active one.
@@ -314,6 +321,8 @@ pub enum Event {
         /// Its id.
         node: NodeId,
     },
+    /// The fleet's authority was recorded.
+    AuthoritySet,
     /// The active level rose.
     LevelRaised {
         /// To this.

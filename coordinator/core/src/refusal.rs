@@ -356,6 +356,18 @@ pub enum Refusal {
         /// The bundle.
         bundle: BundleId,
     },
+    /// A token that is used, over, or never was: nobody is told which.
+    #[error("the join token is not valid: make a new one with `strongroom node token`")]
+    JoinTokenRefused,
+    /// The fleet has another certificate authority.
+    #[error("the fleet has another certificate authority already: found a new fleet for a new one")]
+    AuthorityExists,
+    /// Certificates of this fleet come from elsewhere.
+    #[error(
+        "the fleet has no certificate authority of its own: give coordinators their certificates by \
+         hand and admit them with `strongroom node add`"
+    )]
+    AuthorityMissing,
     /// A coordinator with an older program could not apply it.
     #[error(
         "this needs level {needed}, the fleet's is {active}: upgrade every coordinator, \
@@ -411,6 +423,8 @@ impl Refusal {
             Self::NodeWasRemoved { .. }
             | Self::NodeVotes { .. }
             | Self::ChangeUnderWay
+            | Self::AuthorityExists
+            | Self::AuthorityMissing
             | Self::NoChange
             | Self::RestoreUnderWay { .. }
             | Self::HomeNotReady { .. }
@@ -420,6 +434,7 @@ impl Refusal {
             Self::SessionEnded { .. } => Code::SessionExpired,
             Self::NotTheOnlyVoter { .. } => Code::Conflict,
             Self::ObjectUnknown { .. } => Code::BundleNotDurable,
+            Self::JoinTokenRefused => Code::PermissionDenied,
             Self::LevelTooLow { .. } => Code::LevelTooLow,
             Self::TimeFrozen => Code::TimeFrozen,
         }
@@ -512,6 +527,10 @@ words! {
         RestorePiece = 25, "piece of the restored state", "send pieces of 1 to 12288 bytes in order, and no more than announced", InvalidArgument;
         /// Record of a snapshot.
         Snapshot = 32, "record of the snapshot", "name target, name and either a digest or a problem, within their lengths", InvalidArgument;
+        /// Certificate or sealed key of the fleet's root.
+        Authority = 40, "fleet's certificate authority", "send the certificate and sealed key that `fleet init` made", InvalidArgument;
+        /// Time to live of a join token.
+        JoinTtl = 41, "token's time to live", "use a second to a day", InvalidArgument;
     }
     second rule: /** What a valid one looks like. */
 }
@@ -551,6 +570,8 @@ words! {
         Voters = 14, "the number of voters", "more of them make every write slower and little safer", LimitReached;
         /// Objects of one upload.
         Objects = 23, "the number of objects the upload announces", "begin a new upload", TooLarge;
+        /// Join tokens.
+        JoinTokens = 40, "the number of join tokens", "wait until some are over", LimitReached;
     }
     second remedy: /** What to do about it. */
 }

@@ -207,6 +207,10 @@ fn adopt(
     // When the fleet began, not when its new coordinators did.
     fleet.created = snapshot.fleet.as_deref().map_or(fleet.created, |theirs| theirs.created);
     state.fleet = Some(Arc::new(fleet));
+    // The new coordinators' own, where they have one: it signed their certificates.
+    if state.authority.is_none() {
+        state.authority = snapshot.authority;
+    }
     state.clusters = snapshot.clusters.iter().map(|(id, row)| (*id, Arc::new(next(row)))).collect();
     state.points = snapshot.points;
     state.bundles = snapshot

@@ -591,3 +591,34 @@ pub struct Finding {
     /// What to do about it.
     pub remedy: String,
 }
+
+/// The fleet's certificate authority. Written once, by `SetAuthority`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// The root's certificate, DER.
+    pub root_certificate: Vec<u8>,
+    /// The root's private key, sealed to the recovery key. Coordinators cannot open it.
+    pub sealed_root_key: Vec<u8>,
+}
+
+/// A one-time token by which a coordinator joins; known by the SHA-256 of its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    /// What the node will be called.
+    pub name: String,
+    /// `host:port` of its gRPC.
+    pub address: String,
+    /// Log time from which on it is refused.
+    pub expires: LogTime,
+    /// By whom it was redeemed.
+    pub redeemed: Option<Redeemed>,
+}
+
+/// See [`JoinToken`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redeemed {
+    /// The id that was given out.
+    pub node: NodeId,
+    /// SHA-256 of the public key that was certified.
+    pub key: [u8; 32],
+}

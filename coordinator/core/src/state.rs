@@ -9,8 +9,8 @@ use proto_types::{
 use std::sync::Arc;
 
 use crate::rows::{
-    BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Home, NodeRow, ObjectRow,
-    PointRow, ReadLease, Recovery, Restore, Session, SnapshotRow, UploadLease,
+    Authority, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Home, JoinToken,
+    NodeRow, ObjectRow, PointRow, ReadLease, Recovery, Restore, Session, SnapshotRow, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -39,6 +39,10 @@ pub struct State {
     pub(crate) objects: OrdMap<(LogIndex, BundleId), ObjectRow>,
     pub(crate) last_snapshot: Option<SnapshotRow>,
     pub(crate) last_good_snapshot: Option<SnapshotRow>,
+    /// `None` in a fleet that has its certificates from elsewhere.
+    pub(crate) authority: Option<Arc<Authority>>,
+    /// By the SHA-256 of the token's secret.
+    pub(crate) join_tokens: OrdMap<[u8; 32], Arc<JoinToken>>,
     /// The active level: no command above it is applied. Only grows.
     pub(crate) level: Level,
     /// Since the clocks jumped, until an admin confirms it.

@@ -205,6 +205,17 @@ impl Fleet for FleetService {
         self.0.answer("MoveNode", work).await
     }
 
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("let a coordinator join", Role::Admin)?;
+            self.0.create_join_token(request.into_inner()).await
+        };
+        self.0.answer("CreateJoinToken", work).await
+    }
+
     type SaveSnapshotStream = ReceiverStreamOf<v1::SnapshotPart>;
 
     async fn save_snapshot(

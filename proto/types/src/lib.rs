@@ -5,6 +5,7 @@ mod code;
 pub mod env;
 mod header;
 mod ids;
+mod join;
 mod point;
 mod statement;
 mod units;
@@ -19,6 +20,7 @@ pub use ids::{
     BundleId, ClusterId, DekId, Epoch, FleetId, Generation, KeyFingerprint, LeaseId, LogIndex,
     NodeId, ParseIdError, Sequence, SessionId, SigningPublicKey,
 };
+pub use join::join_token_hash;
 pub use point::{PointName, PointNameError, check_cluster_name};
 pub use statement::PointStatement;
 pub use units::{ByteCount, Level, LogTime};

@@ -123,6 +123,10 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::SnapshotRecorded { recorded } => {
             WireOutcome { kind: 31, flag: *recorded, ..empty }
         }
+        Outcome::AuthoritySet => WireOutcome { kind: 20, ..empty },
+        Outcome::JoinTokenCreated { expires } => {
+            WireOutcome { kind: 21, time_ms: expires.as_millis(), ..empty }
+        }
         Outcome::LevelRaised { level } => {
             WireOutcome { kind: 32, number: u64::from(level.get()), ..empty }
         }
@@ -186,6 +190,8 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         29 => Outcome::ObjectAnnounced { generation: index },
         30 => Outcome::ObjectsRecorded { changed: wire.done, unknown: wire.left },
         31 => Outcome::SnapshotRecorded { recorded: wire.flag },
+        20 => Outcome::AuthoritySet,
+        21 => Outcome::JoinTokenCreated { expires: time },
         32 => Outcome::LevelRaised { level: level(at("level"), wire.number)? },
         33 => Outcome::TimeFrozen { new: wire.flag },
         34 => Outcome::TimeConfirmed { was_frozen: wire.flag, time },

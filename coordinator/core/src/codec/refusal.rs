@@ -135,6 +135,9 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::HomeChanged => WireRefusal { kind: 53, ..empty },
         Refusal::BundlesOnDisks => WireRefusal { kind: 54, ..empty },
         Refusal::ObjectUnknown { bundle } => WireRefusal { kind: 55, id: bundle.put(), ..empty },
+        Refusal::JoinTokenRefused => WireRefusal { kind: 36, ..empty },
+        Refusal::AuthorityExists => WireRefusal { kind: 37, ..empty },
+        Refusal::AuthorityMissing => WireRefusal { kind: 38, ..empty },
         Refusal::LevelTooLow { needed, active } => WireRefusal {
             kind: 60,
             have: u64::from(active.get()),
@@ -230,6 +233,9 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         53 => Refusal::HomeChanged,
         54 => Refusal::BundlesOnDisks,
         55 => Refusal::ObjectUnknown { bundle: bundle()? },
+        36 => Refusal::JoinTokenRefused,
+        37 => Refusal::AuthorityExists,
+        38 => Refusal::AuthorityMissing,
         60 => Refusal::LevelTooLow {
             needed: level(at("needed"), wire.want)?,
             active: level(at("active"), wire.have)?,

@@ -6,16 +6,17 @@ use prost::{Message, Oneof};
 use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId, Sequence};
 
 use super::wire::{
-    At, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array, id, id_or_none,
-    ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
+    At, WireAuthority, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array,
+    id, id_or_none, ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
 use super::{DecodeError, bucket};
 use crate::command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
-    ClearFinding, Command, CommitPoint, ConfirmTime, Content, EndReadLease, EndUpload,
-    ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, MoveNode, OfChange,
-    OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RecordSnapshot,
-    RecoverByForce, RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot,
+    ClearFinding, Command, CommitPoint, ConfirmTime, Content, CreateJoinToken, EndReadLease,
+    EndUpload, ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, MoveNode,
+    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RecordSnapshot,
+    RecoverByForce, RedeemJoinToken, RegisterCluster, RemoveNode, RenewLease, Request,
+    RestorePiece, SealSnapshot, SetAuthority,
 };
 use crate::dropped::Dropped;
 
@@ -33,7 +34,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53"
+                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53"
     )]
     command: Option<WireCommand>,
 }
@@ -108,6 +109,12 @@ enum WireCommand {
     RecordObjects(bucket::WireRecordObjects),
     #[prost(message, tag = "47")]
     RecordSnapshot(bucket::WireSnapshot),
+    #[prost(message, tag = "36")]
+    SetAuthority(WireAuthority),
+    #[prost(message, tag = "37")]
+    CreateJoinToken(WireCreateJoinToken),
+    #[prost(message, tag = "38")]
+    RedeemJoinToken(WireRedeemJoinToken),
     /// The level.
     #[prost(uint64, tag = "48")]
     RaiseLevel(u64),
@@ -144,6 +151,26 @@ struct WireRestorePiece {
     offset: u64,
     #[prost(bytes = "vec", tag = "3")]
     bytes: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireCreateJoinToken {
+    #[prost(bytes = "vec", tag = "1")]
+    token: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    address: String,
+    #[prost(uint64, tag = "4")]
+    ttl_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRedeemJoinToken {
+    #[prost(bytes = "vec", tag = "1")]
+    token: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -468,6 +495,20 @@ fn put_command(command: &Command) -> WireCommand {
         Command::RecordSnapshot(c) => {
             WireCommand::RecordSnapshot(bucket::put_snapshot(&c.snapshot))
         }
+        Command::SetAuthority(c) => WireCommand::SetAuthority(WireAuthority {
+            root_certificate: c.root_certificate.clone(),
+            sealed_root_key: c.sealed_root_key.clone(),
+        }),
+        Command::CreateJoinToken(c) => WireCommand::CreateJoinToken(WireCreateJoinToken {
+            token: c.token.to_vec(),
+            name: c.name.clone(),
+            address: c.address.clone(),
+            ttl_ms: c.ttl_ms,
+        }),
+        Command::RedeemJoinToken(c) => WireCommand::RedeemJoinToken(WireRedeemJoinToken {
+            token: c.token.to_vec(),
+            key: c.key.to_vec(),
+        }),
         Command::RaiseLevel(c) => WireCommand::RaiseLevel(u64::from(c.to.get())),
         Command::FreezeTime(c) => WireCommand::FreezeTime(WireJump::put(&c.jump)),
         Command::ConfirmTime(ConfirmTime) => WireCommand::ConfirmTime(WireConfirmTime {}),
@@ -642,6 +683,20 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
             let snapshot = bucket::get_snapshot(WHAT, c)?;
             Command::RecordSnapshot(Box::new(RecordSnapshot { snapshot }))
         }
+        WireCommand::SetAuthority(c) => Command::SetAuthority(SetAuthority {
+            root_certificate: c.root_certificate,
+            sealed_root_key: c.sealed_root_key,
+        }),
+        WireCommand::CreateJoinToken(c) => Command::CreateJoinToken(CreateJoinToken {
+            token: array(at("token"), &c.token)?,
+            name: c.name,
+            address: c.address,
+            ttl_ms: c.ttl_ms,
+        }),
+        WireCommand::RedeemJoinToken(c) => Command::RedeemJoinToken(RedeemJoinToken {
+            token: array(at("token"), &c.token)?,
+            key: array(at("key"), &c.key)?,
+        }),
         WireCommand::RaiseLevel(to) => {
             let to = level(at("level"), to)?;
             if to > Level::NEWEST {

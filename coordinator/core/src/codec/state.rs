@@ -8,7 +8,7 @@
 //! grows with the changes and not with the points. Rows come in an order in which each one finds
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
 //! nodes, the change of voters, the restore under way with its pieces, forced recoveries, the
-//! bundles' home, objects, scheduled snapshots.
+//! bundles' home, objects, scheduled snapshots, the certificate authority, join tokens.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use crate::rows::{Home, PointRow};
 use crate::state::State;
 use rows::{Row, WireEnd, WireRow};
 
+mod joining;
 mod rows;
 
 /// The longest rows are sessions: 64 results of at most a few hundred bytes. A hundred times that.
@@ -77,6 +78,12 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     }
     for snapshot in [&state.last_snapshot, &state.last_good_snapshot].into_iter().flatten() {
         writer.row(Row::Snapshot(bucket::put_snapshot(snapshot)))?;
+    }
+    if let Some(authority) = &state.authority {
+        writer.row(joining::put_authority(authority))?;
+    }
+    for (hash, token) in &state.join_tokens {
+        writer.row(joining::put_join_token(hash, token))?;
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -240,6 +247,15 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
                 (Some(_), None) if row.is_good() => state.last_good_snapshot = Some(row),
                 (Some(_), _) => return Err(contradiction("a snapshot too many")),
             }
+        }
+        Row::Authority(row) => {
+            if state.authority.replace(Arc::new(joining::get_authority(row))).is_some() {
+                return Err(contradiction("two certificate authorities"));
+            }
+        }
+        Row::JoinToken(row) => {
+            let (hash, token) = joining::get_join_token(row)?;
+            once(&mut state.join_tokens, hash, Arc::new(token))?;
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

@@ -187,6 +187,14 @@ impl WireJump {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct WireAuthority {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) root_certificate: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) sealed_root_key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct WireProof {
     #[prost(string, tag = "1")]
     source: String,

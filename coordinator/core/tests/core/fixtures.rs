@@ -6,11 +6,12 @@ use std::path::Path;
 
 use coordinator_core::{
     AbandonRestore, AcquireEpoch, AddNode, AnnounceObject, BeginChange, BundleHome, BundlePrefix,
-    ClearFinding, Command, ConfirmTime, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
-    Field, FindingKey, FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump, Limit,
-    MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RaiseLevel, RecordHolders,
-    RecordObjects, RecoverByForce, Refusal, RemoveNode, RenewLease, Request, RestorePiece,
-    RestoreProblem, Role, Scope, SealSnapshot, SetBundleHome, Severity, State, UploadEnd, codec,
+    ClearFinding, Command, ConfirmTime, CreateJoinToken, EndReadLease, EndUpload, ExpireLeases,
+    ExpireSessions, Field, FindingKey, FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump,
+    Limit, MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RaiseLevel, RecordHolders,
+    RecordObjects, RecoverByForce, RedeemJoinToken, Refusal, RemoveNode, RenewLease, Request,
+    RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetAuthority, SetBundleHome, Severity,
+    State, UploadEnd, codec,
 };
 use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId};
 
@@ -211,7 +212,13 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("freeze_time-stopped", Command::FreezeTime(FreezeTime { jump: jump_back() })),
         ("confirm_time", Command::ConfirmTime(ConfirmTime)),
     ];
-    let numbered = commands.into_iter().zip(1_u64..);
+    // Numbers of their own, so that no other command moves them.
+    let joining = [
+        ("set_authority", set_authority()),
+        ("create_join_token", create_join_token(3)),
+        ("redeem_join_token", redeem_join_token(3)),
+    ];
+    let numbered = commands.into_iter().zip(1_u64..).chain(joining.into_iter().zip(3601..));
     numbered
         .map(|((name, command), number)| {
             let session = (number % 2 == 1).then(|| (session(5), number));
@@ -219,6 +226,26 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
             (name.to_owned(), Request { session, time, command })
         })
         .collect()
+}
+
+fn set_authority() -> Command {
+    Command::SetAuthority(SetAuthority {
+        root_certificate: b"certificate".to_vec(),
+        sealed_root_key: b"sealed".to_vec(),
+    })
+}
+
+fn create_join_token(number: u8) -> Command {
+    Command::CreateJoinToken(CreateJoinToken {
+        token: [number; 32],
+        name: format!("joins-{number}"),
+        address: format!("10.0.0.{number}:7401"),
+        ttl_ms: 3_600_000,
+    })
+}
+
+fn redeem_join_token(number: u8) -> Command {
+    Command::RedeemJoinToken(RedeemJoinToken { token: [number; 32], key: [8; 32] })
 }
 
 /// Every outcome, with every refusal and every word in one.
@@ -280,6 +307,8 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("object_announced".to_owned(), Outcome::ObjectAnnounced { generation: index }),
         ("objects_recorded".to_owned(), Outcome::ObjectsRecorded { changed: 3, unknown: 4 }),
         ("snapshot_recorded".to_owned(), Outcome::SnapshotRecorded { recorded: true }),
+        ("authority_set".to_owned(), Outcome::AuthoritySet),
+        ("join_token_created".to_owned(), Outcome::JoinTokenCreated { expires: time }),
         ("level_raised".to_owned(), Outcome::LevelRaised { level: Level::new(2) }),
         ("time_frozen".to_owned(), Outcome::TimeFrozen { new: true }),
         ("time_confirmed".to_owned(), Outcome::TimeConfirmed { was_frozen: true, time }),
@@ -339,6 +368,9 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("home_changed", Refusal::HomeChanged),
         ("bundles_on_disks", Refusal::BundlesOnDisks),
         ("object_unknown", Refusal::ObjectUnknown { bundle }),
+        ("join_token_refused", Refusal::JoinTokenRefused),
+        ("authority_exists", Refusal::AuthorityExists),
+        ("authority_missing", Refusal::AuthorityMissing),
         ("level_too_low", Refusal::LevelTooLow { needed: Level::new(2), active: Level::new(1) }),
         ("time_frozen", Refusal::TimeFrozen),
     ]
@@ -471,6 +503,16 @@ pub(crate) fn state_of_bucket() -> State {
     world.state
 }
 
+/// One with a certificate authority, and with tokens open and redeemed.
+pub(crate) fn state_of_joining() -> State {
+    let mut world = World::new();
+    world.ok(set_authority());
+    world.ok(create_join_token(3));
+    world.ok(create_join_token(4));
+    world.ok(redeem_join_token(4));
+    world.state
+}
+
 /// One at level 2 whose time is frozen.
 pub(crate) fn state_raised_and_frozen() -> State {
     let mut world = World::new();
@@ -494,7 +536,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 33];
+    let mut seen = [false; 36];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -527,12 +569,15 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::AnnounceObject(_) => 27,
             Command::RecordObjects(_) => 28,
             Command::RecordSnapshot(_) => 29,
-            Command::RaiseLevel(_) => 30,
-            Command::FreezeTime(_) => 31,
-            Command::ConfirmTime(_) => 32,
+            Command::SetAuthority(_) => 30,
+            Command::CreateJoinToken(_) => 31,
+            Command::RedeemJoinToken(_) => 32,
+            Command::RaiseLevel(_) => 33,
+            Command::FreezeTime(_) => 34,
+            Command::ConfirmTime(_) => 35,
         }] = true;
     }
-    assert_eq!(seen, [true; 33]);
+    assert_eq!(seen, [true; 36]);
 }
 
 #[test]
@@ -547,13 +592,14 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds, (1..=19).chain(24..=26).chain(28..=34).chain(36..=37).collect());
+    assert_eq!(kinds, (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).collect());
 }
 
 #[test]
 fn frozen_state_of_version_1_is_read_and_written() {
     let state = state();
     let members = state_of_members();
+    let joining = state_of_joining();
     let (restoring, restored) = (state_of_restore(), state_restored());
     let recovered = state_recovered();
     let bucket = state_of_bucket();
@@ -565,6 +611,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
         ("state-restored", &restored),
         ("state-recovered", &recovered),
         ("state-bucket", &bucket),
+        ("state-joining", &joining),
         ("state-raised", &raised),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
@@ -572,6 +619,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let frozen = frozen("state.hex");
     assert!(codec::read_state(&mut &frozen["state-recovered"][..]).unwrap() == recovered);
     assert!(codec::read_state(&mut &frozen["state-members"][..]).unwrap() == members);
+    assert!(codec::read_state(&mut &frozen["state-joining"][..]).unwrap() == joining);
     assert!(codec::read_state(&mut &frozen["state"][..]).unwrap() == state);
     assert!(codec::read_state(&mut &frozen["state-restoring"][..]).unwrap() == restoring);
     assert!(codec::read_state(&mut &frozen["state-restored"][..]).unwrap() == restored);

@@ -8,6 +8,7 @@ mod commit;
 mod commit_headers;
 mod findings;
 mod fixtures;
+mod joining;
 mod leases;
 mod levels;
 mod members;

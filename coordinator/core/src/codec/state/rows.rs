@@ -11,10 +11,12 @@ use proto_types::{
 
 use super::super::outcome::{self, WireOutcome};
 use super::super::wire::{
-    At, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array, array_or_none,
-    id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes, put_or_none, word,
+    At, WireAuthority, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array,
+    array_or_none, id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes,
+    put_or_none, word,
 };
 use super::super::{DecodeError, bucket};
+use super::joining::WireJoinToken;
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
     PointRow, ReadLease, Recovery, Restore, Session, UploadLease,
@@ -23,7 +25,10 @@ use crate::state::State;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WireRow {
-    #[prost(oneof = "Row", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 23, 24, 26, 27, 28, 32")]
+    #[prost(
+        oneof = "Row",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32"
+    )]
     pub(super) row: Option<Row>,
 }
 
@@ -64,6 +69,10 @@ pub(super) enum Row {
     Object(bucket::WireObject),
     #[prost(message, tag = "28")]
     Snapshot(bucket::WireSnapshot),
+    #[prost(message, tag = "20")]
+    Authority(WireAuthority),
+    #[prost(message, tag = "21")]
+    JoinToken(WireJoinToken),
 }
 
 #[derive(Clone, PartialEq, Message)]
