@@ -23,6 +23,7 @@ use storage::raft_types::{Member, TypeConfig as C};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::figures::Elections;
 use super::snapshot_data::SnapshotData;
 use super::wire;
 use crate::config;
@@ -36,6 +37,7 @@ pub(super) struct Network {
     pub(super) env: Env,
     pub(super) this: NodeId,
     pub(super) peers: Peers,
+    pub(super) elections: Elections,
 }
 
 impl RaftNetworkFactory<C> for Network {
@@ -45,8 +47,8 @@ impl RaftNetworkFactory<C> for Network {
         let target = NodeId::new(target);
         let member = config::Member { name: node.name.clone(), address: node.address.clone() };
         let peer = self.peers.meet(target, member);
-        let peers = self.peers.clone();
-        PeerNetwork { env: self.env.clone(), this: self.this, target, peers, met: peer }
+        let (peers, elections) = (self.peers.clone(), self.elections.clone());
+        PeerNetwork { env: self.env.clone(), this: self.this, target, peers, met: peer, elections }
     }
 }
 
@@ -57,6 +59,7 @@ pub(super) struct PeerNetwork {
     target: NodeId,
     peers: Peers,
     met: Peer,
+    elections: Elections,
 }
 
 impl PeerNetwork {
@@ -132,6 +135,7 @@ impl RaftNetworkV2<C> for PeerNetwork {
         rpc: VoteRequest<C>,
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.elections.asks(rpc.vote.leader_id().term);
         let payload = wire::vote_request(&rpc);
         let call = |mut peer: Peer, message| async move { peer.vote(message).await };
         let reply = self.call(RPCTypes::Vote, option.hard_ttl(), payload, call).await?;
