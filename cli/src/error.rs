@@ -232,6 +232,8 @@ const fn usual_remedy(code: Code) -> Option<&'static str> {
         | Code::NotEqual
         | Code::KeyMissing
         | Code::KeyTooShort
+        | Code::LevelTooLow
+        | Code::TimeFrozen
         | Code::Conflict => return None,
     })
 }

@@ -64,16 +64,6 @@ pub fn signing_public(text: &str) -> Result<SigningPublicKey> {
     signing(path).map(|key| key.public())
 }
 
-/// Reads the secret half of the fleet's recovery key.
-///
-/// # Errors
-/// As [`signing`].
-pub fn recovery(path: &Path) -> Result<RecoverySecret> {
-    let text = read(path)?;
-    RecoverySecret::from_text(&text)
-        .map_err(|error| CliError::new(error.code(), format!("{}: {error}", shown::path(path))))
-}
-
 fn read(path: &Path) -> Result<Zeroizing<String>> {
     let file = std::fs::File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => {

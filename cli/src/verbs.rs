@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod backup;
 pub mod cluster;
+mod confirm_time;
 pub mod coordinator;
 pub mod finding;
 pub mod fleet;

@@ -18,7 +18,7 @@ fn id(bytes: &[u8]) -> Option<String> {
     if bytes.is_empty() { None } else { Some(hex::encode(bytes)) }
 }
 
-fn time(millis: u64) -> String {
+pub(crate) fn time(millis: u64) -> String {
     when::rfc3339(LogTime::from_millis(millis))
 }
 

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::tls::TlsFiles;
-use proto_types::{ByteCount, Code, FleetId, NodeId};
+use proto_types::{ByteCount, Code, FleetId, Level, NodeId};
 use serde::Deserialize;
 
+use crate::roll_call::levels::Levels;
 use targets::SnapshotsFile;
 pub use targets::{BucketConfig, SnapshotsConfig};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub bucket: Option<BucketConfig>,
     /// Snapshots by schedule.
     pub snapshots: Option<SnapshotsConfig>,
+    /// What holds it back to an older program.
+    pub upgrade: UpgradeConfig,
 }
 
 /// Where the fleet's certificate authority is.
@@ -165,6 +168,24 @@ impl Default for ScrubConfig {
     }
 }
 
+/// What holds a coordinator back.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpgradeConfig {
+    /// The highest level it supports; that of its program if absent. Held back, it does what a
+    /// program of that level does and no more, so that the fleet's level does not rise and the
+    /// older program can be started again on its data directory.
+    pub level_max: Option<u16>,
+}
+
+impl UpgradeConfig {
+    /// The levels this coordinator works with.
+    #[must_use]
+    pub(crate) fn levels(self) -> Levels {
+        Levels::held_back_to(self.level_max.map(Level::new))
+    }
+}
+
 /// Why a config file is refused: all problems, each with its remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is not valid:\n{}", place, problems.join("\n"))]
@@ -203,6 +224,8 @@ struct File {
     scrub: ScrubConfig,
     bucket: Option<BucketConfig>,
     snapshots: Option<SnapshotsFile>,
+    #[serde(default)]
+    upgrade: UpgradeConfig,
 }
 
 #[derive(Deserialize)]
@@ -297,6 +320,7 @@ impl Config {
         check_members(&file, &mut problems);
         check_raft(&file.raft, &mut problems);
         check_limits(&file, &mut problems);
+        check_upgrade(file.upgrade, &mut problems);
         if file.limits.request_bytes_max < (2 << 20) {
             problems.push(
                 "limits.request_bytes_max: less than 2 MiB leaves no room for a 1 MiB piece of a \
@@ -346,6 +370,7 @@ impl Config {
             scrub: file.scrub,
             bucket,
             snapshots,
+            upgrade: file.upgrade,
         })
     }
 }
@@ -373,6 +398,16 @@ fn check_members(file: &File, problems: &mut Vec<String>) {
             "members: {} coordinators survive no more losses than {}; use an odd number",
             file.members.len(),
             file.members.len().saturating_sub(1)
+        ));
+    }
+}
+
+fn check_upgrade(upgrade: UpgradeConfig, problems: &mut Vec<String>) {
+    let (oldest, newest) = (Level::OLDEST, Level::NEWEST);
+    if upgrade.level_max.is_some_and(|max| !(oldest.get()..=newest.get()).contains(&max)) {
+        problems.push(format!(
+            "upgrade.level_max: this program supports the levels {oldest} to {newest}; give one of \
+             them, or remove the key"
         ));
     }
 }

@@ -56,6 +56,8 @@ fn config_refuses_with_place_and_remedy() {
         ("[fleet]", "[limits]\nuploads_per_cluster_max = 0\n[fleet]", "would refuse every backup"),
         ("[fleet]", "[limits]\ncluster_bytes_max = 0\n[fleet]", "remove the key for no limit"),
         ("[fleet]", "[raft]\nhartbeat_ms = 1\n[fleet]", "unknown field `hartbeat_ms`"),
+        ("[fleet]", "[upgrade]\nlevel_max = 3\n[fleet]", "supports the levels 1 to 2"),
+        ("[fleet]", "[upgrade]\nlevel_max = 0\n[fleet]", "or remove the key"),
     ] {
         let text = GOOD.replacen(from, to, 1);
         assert_ne!(text, GOOD, "{from} is not in the file");

@@ -7,7 +7,6 @@ use coordinator_core::{
     Command, ExpireLeases, ExpireSessions, InitFleet, Outcome, RecoveryPublicKey, limits,
 };
 use proto::ApiError;
-use proto::env::Env;
 use proto_types::Code;
 
 use crate::absent::AbsentWatch;
@@ -22,23 +21,18 @@ use crate::telemetry;
 const ROUND: Duration = Duration::from_secs(2);
 
 /// Leads, as often as this node is the leader, until dropped.
-pub(crate) async fn lead(
-    config: &Config,
-    authority: Option<&Authority>,
-    env: &Env,
-    raft: &RaftNode,
-) {
+pub(crate) async fn lead(config: &Config, authority: Option<&Authority>, raft: &RaftNode) {
     let mut leader = None;
     let mut absent = AbsentWatch::default();
     loop {
         let status = raft.status();
         if status.leader != leader {
             leader = status.leader;
-            telemetry::leader_changed(leader, status.term);
+            telemetry::leader_changed(leader, status.term, status.is_leader);
         }
-        telemetry::raft_status(&status);
+        telemetry::raft_status(&status, raft.local().state.level());
         if status.is_leader
-            && let Err(error) = round(config, authority, env, raft, &mut absent).await
+            && let Err(error) = round(config, authority, raft, &mut absent).await
         {
             // What time does not heal, somebody must hear of; and not ten times a second.
             if error.is_retryable() {
@@ -59,7 +53,6 @@ pub(crate) async fn lead(
 async fn round(
     config: &Config,
     authority: Option<&Authority>,
-    env: &Env,
     raft: &RaftNode,
     absent: &mut AbsentWatch,
 ) -> Result<(), ApiError> {
@@ -82,9 +75,12 @@ async fn round(
     }
     membership::drive(config.node_id, raft).await?;
     // The state's time is the largest any leader stamped; ours may lie behind it.
-    let now = env.clock.now().max(state.log_time());
+    let now = raft.roll().stamp(state.level(), state.log_time()).await.max(state.log_time());
     if let Some(authority) = authority {
         authority.look_after(raft, &state, now).await?;
+    }
+    if state.time_is_frozen() {
+        return Ok(());
     }
     let leases = state.leases_due(now);
     if !leases.is_empty() {

@@ -16,6 +16,7 @@ mod peers;
 mod raft;
 pub mod recover;
 pub mod relocate;
+mod roll_call;
 mod scheduled;
 mod server;
 mod service;

@@ -21,6 +21,7 @@ use crate::keeper::chain;
 
 /// The opened parts. Together they hold the directory's lock.
 pub(crate) struct Opened {
+    pub(crate) home: DataDir,
     pub(crate) log: RaftLogStore,
     pub(crate) snapshots: SnapshotStore,
     pub(crate) bundles: Arc<dyn BundleStore>,
@@ -72,7 +73,8 @@ pub(crate) async fn open(config: &Config, env: &Env, machine: Machine) -> Result
 fn open_blocking(config: &Config, machine: Machine) -> Result<Opened, ApiError> {
     let Machine { disk, driver, open_ledger } = machine;
     let identity = HomeIdentity { fleet: config.fleet.id, node: config.node_id };
-    let home = DataDir::open_or_create(disk, &config.data_dir, identity)
+    let max = config.upgrade.levels().max;
+    let home = DataDir::open_or_create_at(disk, &config.data_dir, identity, max)
         .map_err(|error| refusal(error.code(), &error))?;
     let log = RaftLogStore::open(&home, LogOptions::default(), driver)
         .map_err(|error| refusal(error.code(), &error))?;
@@ -101,5 +103,5 @@ fn open_blocking(config: &Config, machine: Machine) -> Result<Opened, ApiError> 
         ledger_removed = report.removed,
         "data directory opened"
     );
-    Ok(Opened { log, snapshots, bundles: Arc::new(bundles), ledger })
+    Ok(Opened { home, log, snapshots, bundles: Arc::new(bundles), ledger })
 }

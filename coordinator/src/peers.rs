@@ -2,7 +2,7 @@
 //! ends check them: a node that answers at another's address must not be taken for it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use proto::ApiError;
@@ -10,7 +10,8 @@ use proto::channel::{Deadlines, channel_to_any};
 use proto::env::Env;
 use proto::tls::{ClientTls, TlsMaterial};
 use proto::v1::peer_client::PeerClient;
-use proto_types::{Code, FleetId, NodeId};
+use proto_types::{Code, FleetId, Level, NodeId};
+use tokio::sync::Notify;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -18,10 +19,13 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::config::Member;
+use crate::roll_call::levels::Levels;
 
 const FLEET: &str = "strongroom-fleet";
 const FROM: &str = "strongroom-from-node";
 const TO: &str = "strongroom-to-node";
+/// `min-max`; a program of the first level says nothing.
+const LEVELS: &str = "strongroom-levels";
 
 /// Largest Raft message: a full batch of 4 KiB entries stays far below.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -35,6 +39,7 @@ pub(crate) struct Stamp {
     fleet: MetadataValue<Ascii>,
     from: MetadataValue<Ascii>,
     to: MetadataValue<Ascii>,
+    levels: Arc<OnceLock<MetadataValue<Ascii>>>,
 }
 
 impl Interceptor for Stamp {
@@ -43,6 +48,9 @@ impl Interceptor for Stamp {
         metadata.insert(FLEET, self.fleet.clone());
         metadata.insert(FROM, self.from.clone());
         metadata.insert(TO, self.to.clone());
+        if let Some(levels) = self.levels.get() {
+            metadata.insert(LEVELS, levels.clone());
+        }
         Ok(request)
     }
 }
@@ -79,6 +87,16 @@ pub(crate) fn check_stamp(
     Ok(())
 }
 
+/// The levels that the caller says its program works with.
+pub(crate) fn levels_of(metadata: &MetadataMap) -> Levels {
+    let said = metadata.get(LEVELS).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let numbers = said
+        .split_once('-')
+        .and_then(|(min, max)| Some((min.parse::<u32>().ok()?, max.parse::<u32>().ok()?)));
+    let (min, max) = numbers.unwrap_or_default();
+    Levels::told(min, max)
+}
+
 /// All other coordinators: at first those of the config, then those of Raft's membership.
 #[derive(Clone)]
 pub(crate) struct Peers {
@@ -89,11 +107,14 @@ struct Inner {
     env: Env,
     this: NodeId,
     fleet: MetadataValue<Ascii>,
+    levels: Arc<OnceLock<MetadataValue<Ascii>>>,
     tls: ClientTls,
     deadlines: Deadlines,
     known: RwLock<BTreeMap<NodeId, Known>>,
     /// Those of the config.
     seeds: Vec<(NodeId, Member)>,
+    /// Somebody refused a message of ours as one who does not belong to the fleet.
+    refused: Notify,
 }
 
 struct Known {
@@ -120,14 +141,28 @@ impl Peers {
             env: env.clone(),
             this,
             fleet,
+            levels: Arc::default(),
             tls: tls.client(),
             deadlines: Deadlines { connect, ..Deadlines::default() },
             known: RwLock::new(BTreeMap::new()),
+            refused: Notify::new(),
             seeds: members.iter().map(|(node, member)| (*node, member.clone())).collect(),
         };
         let peers = Self { inner: Arc::new(inner) };
         peers.learn(members);
         Ok(peers)
+    }
+
+    /// Has every call say the levels that this program works with; one that is held back to the
+    /// first says nothing, as programs did that knew of none.
+    pub(crate) fn say(&self, levels: Levels) {
+        let said = format!("{}-{}", levels.min, levels.max);
+        if levels.max > Level::OLDEST
+            && let Ok(said) = MetadataValue::try_from(said)
+        {
+            // Said once, when the node starts.
+            let _ = self.inner.levels.set(said);
+        }
     }
 
     /// Takes over who belongs to the fleet. A channel to an address that stayed the same stays.
@@ -190,6 +225,16 @@ impl Peers {
         all.into_iter()
     }
 
+    /// Notes that another coordinator refused this one.
+    pub(crate) fn note_refused(&self) {
+        self.inner.refused.notify_one();
+    }
+
+    /// Waits until one does.
+    pub(crate) async fn refused(&self) {
+        self.inner.refused.notified().await;
+    }
+
     /// Largest message the peer service takes.
     pub(crate) const MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 }
@@ -212,6 +257,7 @@ impl Inner {
             fleet: self.fleet.clone(),
             from: MetadataValue::from(self.this.get()),
             to: MetadataValue::from(node.get()),
+            levels: self.levels.clone(),
         };
         PeerClient::with_interceptor(channel, stamp)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)

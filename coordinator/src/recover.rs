@@ -128,7 +128,9 @@ fn look(config: &Config, home: &DataDir, held: BTreeSet<BundleId>) -> Result<Loo
             "the fleet was never created: wipe the directories and start the coordinators anew",
         ));
     }
-    let is_lost = |id: &BundleId| !held.contains(id);
+    // What is in the bucket is not on this disk and not lost either.
+    let in_bucket = |id: &BundleId| state.bundle(id).is_some_and(|row| row.object.is_some());
+    let is_lost = |id: &BundleId| !held.contains(id) && !in_bucket(id);
     let points: Vec<_> = state.clusters().flat_map(|cluster| state.points(&cluster.id)).collect();
     let lost_points = points.iter().filter(|p| p.needs.iter().any(is_lost)).count() as u64;
     let others = members.into_iter().filter(|(id, _)| !state.was_removed(*id)).collect();

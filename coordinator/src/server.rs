@@ -30,6 +30,7 @@ use crate::keeper::{Keeper, Stores, keep_home, keep_house};
 use crate::opening::Machine;
 use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
+use crate::roll_call::{self, RollCall};
 use crate::service::{
     Admission, BackupService, CatalogService, FleetService, JOIN_BYTES_MAX, JoinService, Parts,
     PeerService, RestoreService, Shared,
@@ -84,12 +85,17 @@ pub async fn run_on(
         &tls,
         Duration::from_millis(config.raft.election_timeout_min_ms),
     )?;
+    let levels = config.upgrade.levels();
+    peers.say(levels);
     if opened.log.bounds().last.is_none() && opened.snapshots.newest().is_none() {
-        wiped::refuse(config.node_id, &peers).await?;
+        wiped::refuse(config.node_id, levels, &peers).await?;
     }
     let snapshots = opened.snapshots;
-    let machine = StateMachine::new(env.clone(), snapshots.clone());
-    let raft = RaftNode::start(&config, env.clone(), peers.clone(), opened.log, machine).await?;
+    let machine = StateMachine::new(env.clone(), snapshots.clone(), opened.home, levels.max);
+    let roll = RollCall::new(env.clock.clone(), config.node_id, levels, opened.log.sync_times());
+    let roll = Arc::new(roll);
+    let raft =
+        RaftNode::start(&config, env.clone(), peers.clone(), opened.log, machine, roll).await?;
     if !config.join {
         raft.initialize(&config).await?;
     }
@@ -136,11 +142,12 @@ pub async fn run_on(
         () = shutdown.cancelled() => Ok("asked to"),
         reason = raft.failed() => Err(fatal(&reason)),
         error = follow_membership(config.node_id, &raft, &peers) => Err(error),
-        error = wiped::until_removed(config.node_id, &peers, &raft) => Err(error),
+        error = wiped::until_out(config.node_id, levels, &peers, &raft) => Err(error),
         reason = keeper.failed() => Err(fatal(&reason)),
         served = &mut serving_ended => Err(fatal(&format!("serving ended: {served:?}"))),
         () = keep_house(keeper.clone()) => Ok("housekeeping ended"),
-        () = leader::lead(&config, authority.as_deref(), &env, &raft) => Ok("leading ended"),
+        () = leader::lead(&config, authority.as_deref(), &raft) => Ok("leading ended"),
+        () = roll_call::hold(&env, &raft, &peers) => Ok("the roll call ended"),
         () = keeper.scrub_by_itself(&env, config.scrub) => Ok("scrubbing ended"),
         () = keeper.scrub_bucket(config.scrub) => Ok("scrubbing ended"),
         () = keep_home(&keeper) => Ok("moving bundles ended"),
@@ -149,6 +156,7 @@ pub async fn run_on(
     if let Ok(reason) = outcome {
         telemetry::stopping(config.node_id, reason);
         raft.hand_over().await;
+        raft.settle_writes().await;
     }
     stop_serving.cancel();
     // After a durable path failed nothing more is promised: open requests are cut off at once.

@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::keeper::Keeper;
 use crate::peers::Peers;
 use crate::raft::{Published, RaftNode};
+use crate::roll_call::levels::Levels;
 use crate::telemetry;
 
 pub(crate) use admission::Admission;
@@ -72,6 +73,16 @@ impl Deref for Shared {
     type Target = Parts;
     fn deref(&self) -> &Parts {
         &self.0
+    }
+}
+
+/// Makes clocks, of which only the differences mean something, distances from their median.
+fn relative_to_median(statuses: &mut [v1::NodeStatus]) {
+    let mut clocks: Vec<i64> = statuses.iter().filter_map(|node| node.clock_offset_ms).collect();
+    clocks.sort_unstable();
+    let Some(median) = clocks.get(clocks.len().saturating_sub(1) / 2).copied() else { return };
+    for node in statuses {
+        node.clock_offset_ms = node.clock_offset_ms.map(|clock| clock.saturating_sub(median));
     }
 }
 
@@ -154,22 +165,30 @@ impl Shared {
         ))
     }
 
-    async fn own_status(&self) -> Result<v1::GetNodeStatusResponse, ApiError> {
+    /// What is told without counting anything.
+    fn brief_status(&self) -> v1::GetNodeStatusResponse {
         let raft = self.raft.status();
-        let (bundle_count, bundle_bytes, disk_free_bytes) = self.keeper.usage().await?;
-        Ok(v1::GetNodeStatusResponse {
+        let mut status = v1::GetNodeStatusResponse {
             term: raft.term,
             last_log_index: raft.last_log_index,
             applied_index: raft.applied_index,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            leader: raft.is_leader,
+            ..Default::default()
+        };
+        self.raft.roll().tell(self.raft.local().state.level(), &mut status);
+        status
+    }
+
+    async fn own_status(&self) -> Result<v1::GetNodeStatusResponse, ApiError> {
+        let (bundle_count, bundle_bytes, disk_free_bytes) = self.keeper.usage().await?;
+        Ok(v1::GetNodeStatusResponse {
             disk_free_bytes,
             bundle_bytes,
             bundle_count,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            leader: raft.is_leader,
-            knows_caller: false,
-            removed_caller: false,
             recoveries: self.raft.local().state.recovery_count(),
             bucket: self.keeper.bucket_url().unwrap_or_default(),
+            ..self.brief_status()
         })
     }
 
@@ -178,7 +197,7 @@ impl Shared {
             return self.own_status().await.ok();
         }
         let mut peer = self.peers.get(node)?;
-        let call = peer.get_node_status(v1::GetNodeStatusRequest {});
+        let call = peer.get_node_status(v1::GetNodeStatusRequest::default());
         match tokio::time::timeout(STATUS_DEADLINE, call).await {
             Ok(Ok(reply)) => Some(reply.into_inner()),
             Ok(Err(_)) | Err(_) => None,
@@ -194,7 +213,15 @@ impl Shared {
             let reached = self.status_of(*id).await;
             let reachable = reached.is_some();
             let status = reached.unwrap_or_default();
+            // What its clock would say at the same moment on all of them.
+            let elapsed = i64::try_from(self.env.clock.elapsed_millis()).unwrap_or(i64::MAX);
+            let clock = i64::try_from(status.clock_ms).ok().filter(|clock| *clock > 0);
+            let level = Levels::told(status.level_min, status.level_max).max;
             v1::NodeStatus {
+                level_max: if reachable { u32::from(level.get()) } else { 0 },
+                clock_offset_ms: clock.map(|clock| clock.saturating_sub(elapsed)),
+                log_sync_median_micros: status.log_sync_median_micros,
+                log_sync_p99_micros: status.log_sync_p99_micros,
                 node_id: id.get(),
                 name: member.name.clone(),
                 address: member.address.clone(),
@@ -211,7 +238,9 @@ impl Shared {
                 missing_bundles: view.state.missing_on(*id).len() as u64,
             }
         });
-        futures::future::join_all(asked).await
+        let mut statuses = futures::future::join_all(asked).await;
+        relative_to_median(&mut statuses);
+        statuses
     }
 
     /// Scrubs this node or, through it, another.

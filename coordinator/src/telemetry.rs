@@ -2,12 +2,14 @@
 //! writes the log event and the metrics together. The names here are all there are; dashboards
 //! are tested against [`METRICS`].
 
+use std::collections::BTreeMap;
+
 use coordinator_core::{Outcome, SnapshotRow};
 use metrics::Unit;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use proto_types::{BundleId, ClusterId, LeaseId, NodeId, Sequence};
+use proto_types::{BundleId, ClusterId, LeaseId, Level, NodeId, Sequence};
 
-use crate::raft::RaftStatus;
+use crate::raft::{LeaderFigures, RaftStatus};
 
 /// Kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,13 @@ metric_names! {
     SNAPSHOTS Counter "strongroom_snapshots_total" "Scheduled snapshots that this node tried to save, by result.";
     REQUESTS Counter "strongroom_requests_total" "gRPC requests, by method and code.";
     REQUEST_SECONDS Histogram "strongroom_request_seconds" "Duration of gRPC requests, by method.";
+    REJECTED Counter "strongroom_raft_proposals_rejected_total" "Commands this node as leader did not commit, or refused, by reason (the error code).";
+    QUORUM_ACK_AGE Gauge "strongroom_raft_quorum_ack_age_seconds" "On the leader: since a majority last acknowledged that it leads; 0 elsewhere.";
+    LAG Gauge "strongroom_raft_lag_entries" "On the leader: entries that a peer is behind, by peer; 0 elsewhere.";
+    RAFT_SNAPSHOT_AGE Gauge "strongroom_raft_snapshot_age_seconds" "Age of the newest snapshot of the state on this node; 0 while it has none.";
+    ELECTIONS Counter "strongroom_raft_elections_total" "Elections of this node, by event (started, won).";
+    CLOCK_OFFSET Gauge "strongroom_clock_offset_seconds" "On the leader: a coordinator's clock minus log time, by peer; 0 elsewhere.";
+    LEVEL Gauge "strongroom_level" "The fleet's active level, as this node has applied it.";
 }
 
 /// Tells the recorder what the metrics mean. Call once, after it is installed.
@@ -104,19 +113,59 @@ pub(crate) fn proposal(command: &'static str, outcome: &Outcome) {
     let result = outcome.refusal().map_or("ok", |refusal| refusal.code().as_str());
     counter!(PROPOSALS, "command" => command, "result" => result).increment(1);
     if let Some(refusal) = outcome.refusal() {
+        counter!(REJECTED, "reason" => result).increment(1);
         tracing::info!(event = "refused", command, code = result, %refusal, "refused");
     }
 }
 
-pub(crate) fn raft_status(status: &RaftStatus) {
+/// A command that did not get as far as the log.
+pub(crate) fn not_proposed(command: &'static str, error: &proto::ApiError) {
+    counter!(REJECTED, "reason" => error.code().as_str()).increment(1);
+    tracing::info!(event = "not_proposed", command, code = error.code().as_str(), %error);
+}
+
+/// An election of this node.
+pub(crate) fn election_started(term: u64) {
+    counter!(ELECTIONS, "event" => "started").increment(1);
+    tracing::info!(event = "election_started", term, "election started");
+}
+
+/// What this node knows as the leader; clocks in milliseconds after log time.
+pub(crate) fn leads(figures: &LeaderFigures, clock_offsets: &BTreeMap<NodeId, i64>) {
+    gauge!(QUORUM_ACK_AGE).set(figures.quorum_ack_age.unwrap_or_default().as_secs_f64());
+    for (node, entries) in &figures.lag {
+        gauge!(LAG, "peer" => node.to_string()).set(as_f64(*entries));
+    }
+    for (node, offset) in clock_offsets {
+        let seconds = as_f64(offset.unsigned_abs()) / 1000.0;
+        let seconds = if *offset < 0 { -seconds } else { seconds };
+        gauge!(CLOCK_OFFSET, "peer" => node.to_string()).set(seconds);
+    }
+}
+
+/// What only a leader knows is said by the next one.
+pub(crate) fn leads_no_more(nodes: impl Iterator<Item = NodeId>) {
+    gauge!(QUORUM_ACK_AGE).set(0.0);
+    for node in nodes {
+        gauge!(LAG, "peer" => node.to_string()).set(0.0);
+        gauge!(CLOCK_OFFSET, "peer" => node.to_string()).set(0.0);
+    }
+}
+
+pub(crate) fn raft_status(status: &RaftStatus, level: Level) {
+    gauge!(LEVEL).set(f64::from(level.get()));
+    gauge!(RAFT_SNAPSHOT_AGE).set(status.snapshot_age.unwrap_or_default().as_secs_f64());
     gauge!(LEADER).set(if status.is_leader { 1.0 } else { 0.0 });
     gauge!(TERM).set(as_f64(status.term));
     gauge!(LAST_LOG).set(as_f64(status.last_log_index));
     gauge!(APPLIED).set(as_f64(status.applied_index));
 }
 
-pub(crate) fn leader_changed(leader: Option<NodeId>, term: u64) {
+pub(crate) fn leader_changed(leader: Option<NodeId>, term: u64, is_this: bool) {
     counter!(LEADER_CHANGES).increment(1);
+    if is_this {
+        counter!(ELECTIONS, "event" => "won").increment(1);
+    }
     let leader = leader.map(NodeId::get);
     tracing::info!(event = "leader_changed", leader, term, "leader changed");
 }
@@ -277,5 +326,10 @@ pub(crate) fn install(
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
         .install()?;
     describe();
+    // There from the first look on, so that a rate over them begins at the first rejection.
+    counter!(REJECTED, "reason" => proto_types::Code::Unavailable.as_str()).increment(0);
+    for event in ["started", "won"] {
+        counter!(ELECTIONS, "event" => event).increment(0);
+    }
     Ok(())
 }

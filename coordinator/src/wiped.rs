@@ -10,6 +10,7 @@ use proto_types::{Code, NodeId};
 
 use crate::peers::Peers;
 use crate::raft::RaftNode;
+use crate::roll_call::levels::Levels;
 
 /// Who does not answer in this time is taken for not started yet.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,7 +21,7 @@ const ASK_EVERY: Duration = Duration::from_secs(30);
 /// Asks every other coordinator that this node knows of; those that answer.
 pub(crate) async fn ask(peers: &Peers) -> Vec<(NodeId, v1::GetNodeStatusResponse)> {
     let asked = peers.all_ever().map(|(node, mut peer)| async move {
-        let call = peer.get_node_status(v1::GetNodeStatusRequest {});
+        let call = peer.get_node_status(v1::GetNodeStatusRequest::default());
         match tokio::time::timeout(PATIENCE, call).await {
             Ok(Ok(reply)) => Some((node, reply.into_inner())),
             Ok(Err(_)) | Err(_) => None,
@@ -29,12 +30,18 @@ pub(crate) async fn ask(peers: &Peers) -> Vec<(NodeId, v1::GetNodeStatusResponse
     futures::future::join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// Ends when another coordinator says that this node was removed. Asked from time to time: nobody
-/// tells a removed node anything any more, and it still believes in the leader it last had.
+/// Ends when another coordinator says that this node was removed, or that the fleet is above what
+/// this program can do. Asked from time to time: nobody tells a removed node anything any more, and
+/// it still believes in the leader it last had.
 ///
 /// The first time before this node stands for any election: coordinators that were lost, and come
 /// back after another was recovered by force, must not first elect a leader of the old fleet.
-pub(crate) async fn until_removed(this: NodeId, peers: &Peers, raft: &RaftNode) -> ApiError {
+pub(crate) async fn until_out(
+    this: NodeId,
+    levels: Levels,
+    peers: &Peers,
+    raft: &RaftNode,
+) -> ApiError {
     let mut pauses = [PATIENCE].into_iter().chain(std::iter::repeat(ASK_EVERY));
     loop {
         let answers = ask(peers).await;
@@ -42,9 +49,15 @@ pub(crate) async fn until_removed(this: NodeId, peers: &Peers, raft: &RaftNode) 
         if answers.iter().any(|(_, answer)| is_out(answer, recoveries)) {
             return removed(this);
         }
+        if let Err(error) = check_levels(levels, &answers) {
+            tracing::error!(event = "too_old", %error, "this coordinator ends");
+            return error;
+        }
         raft.allow_elections();
+        // Sooner when somebody refuses a message of ours, but not for every one of them.
+        tokio::time::sleep(PATIENCE / 4).await;
         if let Some(pause) = pauses.next() {
-            tokio::time::sleep(pause).await;
+            let _ = tokio::time::timeout(pause, peers.refused()).await;
         }
     }
 }
@@ -55,10 +68,26 @@ const fn is_out(answer: &v1::GetNodeStatusResponse, recoveries: u64) -> bool {
     answer.removed_caller && answer.recoveries >= recoveries
 }
 
-/// Refuses to start on an empty directory when another coordinator says that this node was
+fn check_levels(
+    levels: Levels,
+    answers: &[(NodeId, v1::GetNodeStatusResponse)],
+) -> Result<(), ApiError> {
+    for (node, answer) in answers {
+        let theirs = Levels::told(answer.level_min, answer.level_max);
+        levels.check_fleet(Levels::told(1, answer.level_active).max)?;
+        if theirs.min > levels.max {
+            levels.check_peer(*node, theirs, levels.min)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to start on an empty directory when the fleet is above what this program can do, or
+/// another coordinator says that this node was
 /// removed, or knows it as a holder of bundles.
-pub(crate) async fn refuse(this: NodeId, peers: &Peers) -> Result<(), ApiError> {
+pub(crate) async fn refuse(this: NodeId, levels: Levels, peers: &Peers) -> Result<(), ApiError> {
     let answers = ask(peers).await;
+    check_levels(levels, &answers)?;
     if answers.iter().any(|(_, answer)| answer.removed_caller) {
         return Err(removed(this));
     }

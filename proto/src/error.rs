@@ -71,6 +71,8 @@ const fn grpc_code(code: Code) -> tonic::Code {
         | Code::KeyMissing
         | Code::KeyTooShort
         | Code::Conflict
+        | Code::LevelTooLow
+        | Code::TimeFrozen
         | Code::Rollback => tonic::Code::FailedPrecondition,
         Code::DigestMismatch | Code::BadSignature | Code::WrongCluster => {
             tonic::Code::InvalidArgument

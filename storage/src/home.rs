@@ -5,15 +5,12 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use proto_types::{Code, FleetId, NodeId};
+use proto_types::{Code, FleetId, Level, NodeId};
 
 use crate::disk::{self, Disk, DiskLock};
 use crate::log::{self, LogError};
-
-/// The on-disk version that this program writes.
-pub const HOME_VERSION: u16 = 1;
 
 const IDENTITY_FILE: &str = "HOME";
 const LOCK_FILE: &str = "LOCK";
@@ -95,7 +92,7 @@ pub enum HomeError {
     },
     /// Written by a newer program.
     #[error(
-        "the data directory {} has version {found}, this program knows up to {HOME_VERSION}: \
+        "the data directory {} has version {found}, this program knows up to {newest}: \
          start the newer strongroom that wrote it", path.display()
     )]
     UnsupportedVersion {
@@ -103,6 +100,19 @@ pub enum HomeError {
         path: PathBuf,
         /// Its version.
         found: u16,
+        /// The newest that may be used.
+        newest: Level,
+    },
+    /// An upgrade of the directory was begun that is not from its version to a higher one.
+    #[error(
+        "{} names an upgrade that this program does not know ({found:?}): start the newer \
+         strongroom that began it", path.display()
+    )]
+    UnknownUpgrade {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
     },
     /// It belongs to somebody else.
     #[error(
@@ -138,7 +148,9 @@ impl HomeError {
             Self::NotInitialised { .. } => Code::InvalidConfig,
             Self::AlreadyInitialised { .. } => Code::AlreadyExists,
             Self::Orphaned { .. } | Self::Damaged { .. } => Code::Damaged,
-            Self::UnsupportedVersion { .. } => Code::UnsupportedVersion,
+            Self::UnsupportedVersion { .. } | Self::UnknownUpgrade { .. } => {
+                Code::UnsupportedVersion
+            }
             Self::WrongIdentity { found, expected, .. } if found.fleet != expected.fleet => {
                 Code::WrongFleet
             }
@@ -160,6 +172,7 @@ struct Inner {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     identity: HomeIdentity,
+    level: Mutex<Level>,
     _lock: Box<dyn DiskLock>,
 }
 
@@ -169,7 +182,8 @@ impl DataDir {
     /// # Errors
     /// When it cannot be read, is damaged or newer than this program.
     pub fn is_initialised(disk: &dyn Disk, path: &Path) -> Result<bool, HomeError> {
-        Ok(read_identity(disk, path)?.is_some_and(|file| file.state == State::Ready))
+        let file = read_identity(disk, path, Level::NEWEST)?;
+        Ok(file.is_some_and(|file| file.state == State::Ready))
     }
 
     /// Makes a new data directory with an empty log in it. An attempt that was cut off before
@@ -184,7 +198,7 @@ impl DataDir {
     ) -> Result<Self, HomeError> {
         disk.create_dir_all(path).map_err(failed("create", path))?;
         let lock = take_lock(&*disk, path)?;
-        match read_identity(&*disk, path)? {
+        match read_identity(&*disk, path, Level::NEWEST)? {
             Some(file) if file.state == State::Ready => {
                 return Err(HomeError::AlreadyInitialised {
                     path: path.to_owned(),
@@ -198,15 +212,21 @@ impl DataDir {
         // then the parts, then HOME saying `ready`. A log without HOME, or HOME `ready` without
         // a log, can therefore only be the work of damage.
         disk.sync_dir(disk::parent(path)).map_err(failed("sync", disk::parent(path)))?;
-        write_identity(&*disk, path, identity, State::Initialising)?;
-        let dir =
-            Self { inner: Arc::new(Inner { disk, path: path.to_owned(), identity, _lock: lock }) };
+        write_identity(&*disk, path, identity, State::Initialising, Mark::at(Level::OLDEST))?;
+        let inner = Inner {
+            disk,
+            path: path.to_owned(),
+            identity,
+            level: Mutex::new(Level::OLDEST),
+            _lock: lock,
+        };
+        let dir = Self { inner: Arc::new(inner) };
         for part in [dir.log_dir(), dir.snapshots_dir(), dir.bundles_dir()] {
             dir.disk().create_dir_all(&part).map_err(failed("create", &part))?;
         }
         dir.disk().sync_dir(path).map_err(failed("sync", path))?;
         log::create(&**dir.disk(), &dir.log_dir(), identity)?;
-        write_identity(&**dir.disk(), path, identity, State::Ready)?;
+        write_identity(&**dir.disk(), path, identity, State::Ready, Mark::at(Level::OLDEST))?;
         Ok(dir)
     }
 
@@ -220,7 +240,20 @@ impl DataDir {
         path: &Path,
         expected: HomeIdentity,
     ) -> Result<Self, HomeError> {
-        let dir = Self::open_any(disk, path)?;
+        Self::open_at(disk, path, expected, Level::NEWEST)
+    }
+
+    /// [`DataDir::open`] by a program that is held back to a level.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`].
+    pub fn open_at(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        expected: HomeIdentity,
+        newest: Level,
+    ) -> Result<Self, HomeError> {
+        let dir = Self::open_any_at(disk, path, newest)?;
         if dir.identity() != expected {
             return Err(HomeError::WrongIdentity {
                 path: path.to_owned(),
@@ -237,11 +270,15 @@ impl DataDir {
     /// # Errors
     /// As [`DataDir::open`], but for the owner.
     pub fn open_any(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, HomeError> {
+        Self::open_any_at(disk, path, Level::NEWEST)
+    }
+
+    fn open_any_at(disk: Arc<dyn Disk>, path: &Path, newest: Level) -> Result<Self, HomeError> {
         let not_initialised = || HomeError::NotInitialised { path: path.to_owned() };
         if !disk.exists(path).map_err(failed("look for", path))? {
             return Err(not_initialised());
         }
-        let Some(before) = read_identity(&*disk, path)? else {
+        let Some(before) = read_identity(&*disk, path, newest)? else {
             refuse_orphans(&*disk, path)?;
             return Err(not_initialised());
         };
@@ -254,6 +291,7 @@ impl DataDir {
                 disk,
                 path: path.to_owned(),
                 identity: before.identity,
+                level: Mutex::new(before.mark.from),
                 _lock: lock,
             }),
         };
@@ -261,6 +299,8 @@ impl DataDir {
         // The process that made it may have died between the rename to `ready` and the sync: were
         // that rename lost later, the directory would be initialised, and so emptied, again.
         dir.disk().sync_dir(path).map_err(failed("sync", path))?;
+        // A crash fell into an upgrade: nothing is lost by doing it again.
+        dir.raise_level(before.mark.to)?;
         Ok(dir)
     }
 
@@ -273,11 +313,50 @@ impl DataDir {
         path: &Path,
         identity: HomeIdentity,
     ) -> Result<Self, HomeError> {
+        Self::open_or_create_at(disk, path, identity, Level::NEWEST)
+    }
+
+    /// [`DataDir::open_or_create`] by a program that is held back to a level.
+    ///
+    /// # Errors
+    /// As [`DataDir::open_or_create`].
+    pub fn open_or_create_at(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        identity: HomeIdentity,
+        newest: Level,
+    ) -> Result<Self, HomeError> {
         if Self::is_initialised(&*disk, path)? {
-            Self::open(disk, path, identity)
+            Self::open_at(disk, path, identity, newest)
         } else {
             Self::create(disk, path, identity)
         }
+    }
+
+    /// The level a program needs to use the directory.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        *self.inner.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that a program needs this level from now on; does nothing where it does already.
+    /// Durable when it returns. The mark of an upgrade under way stands before anything is changed
+    /// and until all is: whoever opens the directory after a crash goes on from there.
+    ///
+    /// # Errors
+    /// When the disk says no.
+    pub fn raise_level(&self, to: Level) -> Result<(), HomeError> {
+        let mut level = self.inner.level.lock().unwrap_or_else(PoisonError::into_inner);
+        if to <= *level {
+            return Ok(());
+        }
+        let (disk, path, identity) = (&**self.disk(), self.path(), self.identity());
+        write_identity(disk, path, identity, State::Ready, Mark { from: *level, to })?;
+        // Between the marks stands what changes files of the directory into the form of the new
+        // level, to be repeated at will. From 1 to 2 none does: what is new stands in new records.
+        write_identity(disk, path, identity, State::Ready, Mark::at(to))?;
+        *level = to;
+        Ok(())
     }
 
     /// The disk it is on.
@@ -323,9 +402,33 @@ enum State {
     Ready,
 }
 
+/// An upgrade under way, or none: then both are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    from: Level,
+    to: Level,
+}
+
+impl Mark {
+    const fn at(level: Level) -> Self {
+        Self { from: level, to: level }
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.from == self.to {
+            f.write_str("none")
+        } else {
+            write!(f, "from {} to {}", self.from, self.to)
+        }
+    }
+}
+
 struct IdentityFile {
     state: State,
     identity: HomeIdentity,
+    mark: Mark,
 }
 
 fn failed<'a>(
@@ -362,6 +465,7 @@ fn write_identity(
     path: &Path,
     identity: HomeIdentity,
     state: State,
+    mark: Mark,
 ) -> Result<(), HomeError> {
     let file = path.join(IDENTITY_FILE);
     let state = match state {
@@ -369,15 +473,19 @@ fn write_identity(
         State::Ready => "ready",
     };
     let mut text = format!(
-        "{TITLE}\nversion {HOME_VERSION}\nupgrade none\nstate {state}\nfleet {}\nnode {}\n",
-        identity.fleet, identity.node
+        "{TITLE}\nversion {}\nupgrade {mark}\nstate {state}\nfleet {}\nnode {}\n",
+        mark.to, identity.fleet, identity.node
     );
     let checksum = crc32c::crc32c(text.as_bytes());
     text.push_str(&format!("crc32c {checksum:08x}\n"));
     disk::replace_file(disk, &file, text.as_bytes()).map_err(failed("write", &file))
 }
 
-fn read_identity(disk: &dyn Disk, path: &Path) -> Result<Option<IdentityFile>, HomeError> {
+fn read_identity(
+    disk: &dyn Disk,
+    path: &Path,
+    newest: Level,
+) -> Result<Option<IdentityFile>, HomeError> {
     let file = path.join(IDENTITY_FILE);
     let content = match disk::read_file(disk, &file) {
         Ok(content) => content,
@@ -400,8 +508,12 @@ fn read_identity(disk: &dyn Disk, path: &Path) -> Result<Option<IdentityFile>, H
     // The version first: a newer file may have more lines and another checksum.
     let version: u16 =
         field(1, "version")?.parse().map_err(|_| damaged("the version is no number"))?;
-    if version > HOME_VERSION {
-        return Err(HomeError::UnsupportedVersion { path: path.to_owned(), found: version });
+    if version > newest.get() {
+        return Err(HomeError::UnsupportedVersion {
+            path: path.to_owned(),
+            found: version,
+            newest,
+        });
     }
     let body = text.len() - lines.last().map_or(0, |l| l.len() + 1);
     let checksum = u32::from_str_radix(field(6, "crc32c")?, 16)
@@ -412,9 +524,16 @@ fn read_identity(disk: &dyn Disk, path: &Path) -> Result<Option<IdentityFile>, H
     {
         return Err(damaged("the checksum does not fit"));
     }
-    if field(2, "upgrade")? != "none" {
-        return Err(damaged("an upgrade was begun that this program does not know"));
-    }
+    let to = Level::new(version);
+    let upgrade = field(2, "upgrade")?;
+    let mark = (1..version)
+        .map(|from| Mark { from: Level::new(from), to })
+        .chain([Mark::at(to)])
+        .find(|mark| mark.to_string() == upgrade)
+        .ok_or_else(|| HomeError::UnknownUpgrade {
+            path: file.clone(),
+            found: upgrade.to_owned(),
+        })?;
     let state = match field(3, "state")? {
         "initialising" => State::Initialising,
         "ready" => State::Ready,
@@ -422,7 +541,7 @@ fn read_identity(disk: &dyn Disk, path: &Path) -> Result<Option<IdentityFile>, H
     };
     let fleet = field(4, "fleet")?.parse().map_err(|_| damaged("the fleet id is wrong"))?;
     let node = field(5, "node")?.parse().map_err(|_| damaged("the node id is wrong"))?;
-    Ok(Some(IdentityFile { state, identity: HomeIdentity { fleet, node } }))
+    Ok(Some(IdentityFile { state, identity: HomeIdentity { fleet, node }, mark }))
 }
 
 #[cfg(test)]
@@ -450,5 +569,35 @@ mod tests {
             DataDir::open_any(Arc::new(disk), Path::new("/h")).unwrap().identity(),
             identity
         );
+    }
+
+    #[test]
+    fn home_text_of_version_2_and_of_its_upgrade_is_frozen() {
+        let disk = SimDisk::new();
+        let identity = HomeIdentity { fleet: FleetId::from_bytes([7; 16]), node: NodeId::new(3) };
+        let path = Path::new("/h");
+        let dir = DataDir::create(Arc::new(disk.clone()), path, identity).unwrap();
+        let text = || String::from_utf8(disk.content(Path::new("/h/HOME")).unwrap()).unwrap();
+        let (one, two) = (Level::new(1), Level::new(2));
+        write_identity(&disk, path, identity, State::Ready, Mark { from: one, to: two }).unwrap();
+        let expected = "strongroom coordinator data directory\n\
+             version 2\n\
+             upgrade from 1 to 2\n\
+             state ready\n\
+             fleet 07070707070707070707070707070707\n\
+             node 3\n";
+        assert!(text().starts_with(expected), "{}", text());
+        drop(dir);
+        // An older program does not touch it, a newer one goes on where it stopped.
+        let older = DataDir::open_at(Arc::new(disk.clone()), path, identity, one).unwrap_err();
+        assert_eq!(
+            older.to_string(),
+            "the data directory /h has version 2, this program knows up to 1: start the newer \
+             strongroom that wrote it"
+        );
+        assert_eq!(older.code(), Code::UnsupportedVersion);
+        let dir = DataDir::open(Arc::new(disk.clone()), path, identity).unwrap();
+        assert_eq!(dir.level(), two);
+        assert!(text().starts_with(&expected.replace("from 1 to 2", "none")), "{}", text());
     }
 }

@@ -11,6 +11,7 @@ mod marker;
 mod queue;
 mod recover;
 mod segment;
+mod sync_times;
 mod writer;
 
 use std::io;
@@ -25,6 +26,7 @@ pub(crate) use frame::{Record, RecordKind};
 pub(crate) use queue::{LogHandle, Submission, to_io_error};
 pub(crate) use recover::{Recovered, look};
 pub(crate) use segment::Location;
+pub use sync_times::{SyncFigure, SyncTimes};
 
 /// The version of segment, frame and marker that this program writes.
 pub const LOG_VERSION: u8 = 1;

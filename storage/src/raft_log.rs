@@ -18,7 +18,7 @@ use crate::disk::DiskFile;
 use crate::home::DataDir;
 use crate::log::{
     Location, LogError, LogHandle, LogOptions, Record, RecordKind, Recovered, Submission,
-    to_io_error,
+    SyncTimes, to_io_error,
 };
 use crate::raft_codec;
 use crate::raft_types::{Entry, LogId, TypeConfig, Vote};
@@ -62,6 +62,12 @@ impl RaftLogStore {
     #[must_use]
     pub fn bounds(&self) -> LogBounds {
         self.lock().bounds()
+    }
+
+    /// How long its fdatasyncs take.
+    #[must_use]
+    pub fn sync_times(&self) -> SyncTimes {
+        self.log.sync_times()
     }
 
     /// Why the log takes no more writes, if one failed: a health check shows it.

@@ -2,6 +2,7 @@
 //! harness is the library of this package. `tidy` needs no process.
 
 mod access;
+mod all_lost;
 mod bucket;
 mod bundles;
 mod canary;
@@ -9,6 +10,8 @@ mod damage;
 mod fleet_restore;
 mod founding;
 mod hosts;
+mod hot;
+mod inside;
 mod keys;
 mod membership;
 mod operable;
@@ -23,6 +26,8 @@ mod start;
 mod story;
 mod summary;
 mod tidy;
+mod time;
 mod units;
+mod upgrade;
 mod upload;
 mod way_back;

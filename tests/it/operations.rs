@@ -298,6 +298,36 @@ async fn recover_from_one_of_three_and_the_lost_ones_stay_out() {
 }
 
 #[tokio::test]
+async fn recover_those_who_were_only_silent_find_out_within_seconds() {
+    let mut fleet = Fleet::start().await;
+    fleet.caught_up(1).await;
+    fleet.node_mut(1).stop().await;
+    // They run and hold their connections, and answer nobody: lost, for all that can be seen.
+    for id in [2, 3] {
+        fleet.node_mut(id).pause();
+    }
+    let config = fleet.node(1).config();
+    let sure = ["coordinator", "recover", "--force-single", "--config", text(&config)];
+    let sure = [&sure[..], &["--yes-i-lost-the-others", "coordinator-1"]].concat();
+    assert_eq!(Cli::alone().json(&sure).await["recovered"], true);
+    fleet.start_node(1).await;
+    for id in [2, 3] {
+        fleet.node_mut(id).resume();
+    }
+    // Their messages to node 1 are refused, so they ask, long before they would by themselves.
+    let soon = std::time::Duration::from_secs(15);
+    for id in [2, 3] {
+        let ended = async || fleet.node_mut(id).ended();
+        tests::wait::until_in(soon, &format!("node {id} ends"), ended).await;
+        let last = fleet.node(id).log().tail();
+        assert!(last.contains("was removed from the fleet"), "node {id}: {last}");
+        fleet.node_mut(id).forget();
+    }
+    let mut harbour = RawCluster::register_at(&fleet, "harbour", 1).await;
+    harbour.backup(&fleet.address(1), &[Content::file("a", b"alone")]).await;
+}
+
+#[tokio::test]
 async fn recover_says_what_nobody_holds_any_more() {
     let mut fleet = Fleet::start().await;
     let mut harbour = RawCluster::register(&fleet, "harbour").await;

@@ -31,7 +31,7 @@ pub struct Done {
 }
 
 /// What is set for the tests themselves is not for the programs they run.
-pub(crate) fn forget_settings(command: &mut Command) {
+pub fn forget_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("STRONGROOM_") {
             command.env_remove(name);

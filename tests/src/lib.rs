@@ -16,6 +16,7 @@ pub mod netns;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod runbook;
 pub mod s3;

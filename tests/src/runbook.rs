@@ -74,14 +74,47 @@ impl Runbook {
         }
         let bin = directory.join("bin");
         std::fs::create_dir_all(&bin).expect("a directory can be made");
-        std::os::unix::fs::symlink(strongroom(), bin.join("strongroom")).expect("a link");
-        let systemctl = bin.join("systemctl");
-        std::fs::write(&systemctl, SYSTEMCTL).expect("a file can be made");
-        std::fs::set_permissions(&systemctl, PermissionsExt::from_mode(0o755)).expect("a mode");
+        tools(&bin);
         let blocks = blocks(&text);
         assert!(!blocks.is_empty(), "{page} has no block of commands");
         let (page, all) = (page.to_owned(), blocks.clone());
         Self { page, all, blocks, bin, operator, hosts: Vec::new() }
+    }
+
+    /// Opens a page for hosts that the page itself sets up.
+    ///
+    /// # Panics
+    /// As [`Runbook::open`].
+    #[must_use]
+    pub fn for_new_hosts(directory: &Path, page: &str) -> Self {
+        let path = workspace().join("docs/operations").join(page);
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+        let bin = directory.join("bin");
+        std::fs::create_dir_all(&bin).expect("a directory can be made");
+        tools(&bin);
+        let blocks = blocks(&text);
+        assert!(!blocks.is_empty(), "{page} has no block of commands");
+        let operator = directory.join("operator");
+        let (page, all) = (page.to_owned(), blocks.clone());
+        Self { page, all, blocks, bin, operator, hosts: Vec::new() }
+    }
+
+    /// Runs the next block on a host that is only a directory; its `systemctl` and its files are
+    /// below it.
+    ///
+    /// # Panics
+    /// When a command of it fails.
+    pub async fn run_in(&mut self, host: &Path, variables: &[(&str, &str)]) -> String {
+        let block = self.next();
+        std::fs::create_dir_all(host).expect("a directory can be made");
+        self.hosts.push(host.to_owned());
+        let at = |name: &str| host.join(name).display().to_string();
+        let (config, data) = (at("etc/coordinator.toml"), at("data"));
+        let mut all = vec![("RUNBOOK_HOST", host.to_str().expect("a plain path"))];
+        all.extend([("CONFIG", &*config), ("DATA_DIR", &*data)]);
+        all.extend(variables);
+        self.run_block(&block, None, &all).await
     }
 
     /// The admin's `operator.toml`.
@@ -209,6 +242,14 @@ impl Drop for Runbook {
             kill(host);
         }
     }
+}
+
+/// What the blocks find on their `PATH`.
+fn tools(bin: &Path) {
+    std::os::unix::fs::symlink(strongroom(), bin.join("strongroom")).expect("a link");
+    let systemctl = bin.join("systemctl");
+    std::fs::write(&systemctl, SYSTEMCTL).expect("a file can be made");
+    std::fs::set_permissions(&systemctl, PermissionsExt::from_mode(0o755)).expect("a mode");
 }
 
 /// SIGKILL to the process that a host's `systemctl` started, if it still runs.

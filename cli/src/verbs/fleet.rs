@@ -5,6 +5,7 @@ mod init;
 
 use clap::Subcommand;
 
+use super::confirm_time;
 use crate::context::Context;
 use crate::error::Result;
 
@@ -15,11 +16,14 @@ pub enum Verb {
     Init(Box<init::InitArgs>),
     /// Say where bundles are kept, on the coordinators' disks or in a bucket, or show it
     Bundles(bundles::BundlesArgs),
+    /// Say that the coordinators' clocks are right, after a jump froze the time
+    ConfirmTime,
 }
 
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
-        Verb::Init(arguments) => init::run(*arguments, context),
+        Verb::Init(arguments) => init::run(*arguments, context).await,
         Verb::Bundles(arguments) => bundles::run(&arguments, context).await,
+        Verb::ConfirmTime => confirm_time::run(context).await,
     }
 }

@@ -2,6 +2,7 @@
 //! confirmed before and after (invariant S1).
 
 mod restore;
+mod status;
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
@@ -43,6 +44,8 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Bring a saved snapshot into an empty fleet, as a new generation (role admin)
     Restore(restore::RestoreArgs),
+    /// Say when the schedule last saved a good snapshot, and what stands in the way
+    Status,
 }
 
 /// Arguments of `snapshot save`.
@@ -150,6 +153,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::Save(arguments) => save(&arguments, context).await,
         Verb::Restore(arguments) => restore::run(&arguments, context).await,
+        Verb::Status => status::run(context).await,
         Verb::Inspect(arguments) => {
             let (found, bytes) = inspect(&arguments.file, context).await?;
             let view = SnapshotView::of(&arguments.file, bytes, found, 0);
@@ -162,7 +166,7 @@ fn file_error(error: &SnapshotFileError, path: &Path) -> CliError {
     CliError::new(error.code(), format!("{}: {error}", path.display()))
 }
 
-async fn inspect(path: &Path, context: &Context) -> Result<(Inspection, u64)> {
+pub(super) async fn inspect(path: &Path, context: &Context) -> Result<(Inspection, u64)> {
     let path = path.to_owned();
     let inspected = context.env.blocking("inspect a snapshot", move || {
         let file = File::open(&path).map_err(|error| CliError::io("open", &path, &error))?;

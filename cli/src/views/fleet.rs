@@ -190,6 +190,14 @@ pub struct NodeView {
     pub missing_bundles: u64,
     /// Version of its program.
     pub version: String,
+    /// Highest level its program supports; 0: it does not answer.
+    pub level_max: u32,
+    /// Milliseconds of its clock after the median of all; none where it does not tell.
+    pub clock_offset_ms: Option<i64>,
+    /// Median of its log's syncs in the last ten seconds, in microseconds; 0: there were none.
+    pub log_sync_median_micros: u64,
+    /// 99th percentile of them in the last minute.
+    pub log_sync_p99_micros: u64,
 }
 
 /// A change of voters under way.
@@ -273,6 +281,10 @@ pub struct StatusView {
     pub answered_by: u64,
     /// Whether the answer was not confirmed by a quorum.
     pub stale: bool,
+    /// The fleet's active level.
+    pub level: u32,
+    /// Log time at which the clocks jumped, RFC 3339; none while time flows.
+    pub time_frozen_since: Option<String>,
     /// All coordinators.
     pub nodes: Vec<NodeView>,
     /// The change of voters under way.
@@ -308,6 +320,10 @@ impl From<&v1::GetStatusResponse> for StatusView {
             log_index: read.log_index,
             answered_by: read.node_id,
             stale: read.stale,
+            level: status.level,
+            time_frozen_since: Some(status.time_frozen_since_ms)
+                .filter(|since| *since != 0)
+                .map(time),
             nodes: status.nodes.iter().map(|node| node_view(node, end)).collect(),
             change: status.change.as_ref().map(ChangeView::from),
             clusters: status.clusters.iter().map(cluster_status).collect(),
@@ -333,7 +349,27 @@ fn node_view(node: &v1::NodeStatus, end: u64) -> NodeView {
         bundle_count: node.bundle_count,
         missing_bundles: node.missing_bundles,
         version: node.version.clone(),
+        level_max: node.level_max,
+        clock_offset_ms: node.clock_offset_ms,
+        log_sync_median_micros: node.log_sync_median_micros,
+        log_sync_p99_micros: node.log_sync_p99_micros,
     }
+}
+
+/// A duration of microseconds; none is a dash.
+fn sync(micros: u64) -> String {
+    match micros {
+        0 => "-".to_owned(),
+        micros => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
+    }
+}
+
+/// How far a clock is off, in seconds.
+fn offset(millis: Option<i64>) -> String {
+    let Some(millis) = millis else { return "-".to_owned() };
+    let sign = if millis < 0 { '-' } else { '+' };
+    let millis = millis.unsigned_abs();
+    format!("{sign}{}.{} s", millis / 1000, millis % 1000 / 100)
 }
 
 fn cluster_status(status: &v1::ClusterStatus) -> ClusterStatusView {
@@ -374,6 +410,10 @@ impl StatusView {
         if self.restoring {
             text.push_str("restoring    a snapshot is being restored into this fleet\n");
         }
+        text.push_str(&self.level_line());
+        if let Some(since) = &self.time_frozen_since {
+            text.push_str(&format!("time         frozen since {since}: the clocks jumped\n"));
+        }
         if self.stale {
             text.push_str("stale        not confirmed by a majority, as was asked\n");
         }
@@ -384,6 +424,21 @@ impl StatusView {
         text.push('\n');
         text.push_str(&self.finding_lines(zone));
         text
+    }
+
+    /// The active level, and who holds it back.
+    fn level_line(&self) -> String {
+        let highest = self.nodes.iter().map(|node| node.level_max).max().unwrap_or(0);
+        let holding = self.nodes.iter().filter(|node| node.level_max <= self.level);
+        let names: Vec<String> = holding.map(|node| plain(&node.name)).collect();
+        if highest <= self.level || names.is_empty() {
+            return format!("level        {}\n", self.level);
+        }
+        format!(
+            "level        {}, {highest} once these are upgraded: {}\n",
+            self.level,
+            names.join(", ")
+        )
     }
 
     /// The coordinators, and the change of voters if there is one.
@@ -399,6 +454,9 @@ impl StatusView {
             "HELD",
             "MISSING",
             "DISK FREE",
+            "LOG SYNC",
+            "CLOCK",
+            "LEVEL",
         ]);
         for node in &self.nodes {
             let state = match (node.reachable, node.leader, node.voter) {
@@ -420,6 +478,9 @@ impl StatusView {
                 known(size(node.bundle_bytes)),
                 node.missing_bundles.to_string(),
                 known(size(node.disk_free_bytes)),
+                known(sync(node.log_sync_median_micros)),
+                known(offset(node.clock_offset_ms)),
+                known(node.level_max.to_string()),
             ]);
         }
         let mut text = rows.render();
@@ -609,7 +670,7 @@ mod tests {
         };
         assert!(cells("coordinator-2").contains(&"follower".to_owned()), "{text}");
         let lost = cells("coordinator-3");
-        assert_eq!(lost.iter().filter(|cell| *cell == "?").count(), 4, "{text}");
+        assert_eq!(lost.iter().filter(|cell| *cell == "?").count(), 7, "{text}");
         assert!(text.contains("leader       coordinator-1"), "{text}");
     }
 }

@@ -3,13 +3,13 @@
 
 use proto_types::LogTime;
 
-use crate::command::{Command, LogContext, Request};
+use crate::command::{Command, ConfirmTime, LogContext, Request};
 use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    authority, bucket, clusters, commit, findings, fleet, holders, joining, leases, members, moves,
-    recover, restore, sessions, snapshots, uploads,
+    authority, bucket, clusters, commit, findings, fleet, holders, joining, leases, levels,
+    members, moves, recover, restore, sessions, snapshots, time, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -38,6 +38,7 @@ fn execute(
     context: &mut Context<'_>,
     command: &Command,
 ) -> Result<Outcome, Refusal> {
+    levels::require(state, command)?;
     match command {
         Command::InitFleet(command) => fleet::init(state, context, command),
         Command::RegisterCluster(command) => clusters::register(state, context, command),
@@ -75,5 +76,8 @@ fn execute(
         Command::SetAuthority(command) => authority::set(state, context, command),
         Command::CreateJoinToken(command) => joining::create(state, context, command),
         Command::RedeemJoinToken(command) => joining::redeem(state, context, command),
+        Command::RaiseLevel(command) => Ok(levels::raise(state, context, *command)),
+        Command::FreezeTime(command) => time::freeze(state, context, command),
+        Command::ConfirmTime(ConfirmTime) => Ok(time::confirm(state, context)),
     }
 }

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto_types::{
-    BundleId, ClusterId, Epoch, FleetId, LeaseId, LogIndex, LogTime, NodeId, Sequence, SessionId,
-    SigningPublicKey,
+    BundleId, ClusterId, Epoch, FleetId, LeaseId, Level, LogIndex, LogTime, NodeId, Sequence,
+    SessionId, SigningPublicKey,
 };
 
 use crate::dropped::{BundlePrefix, Dropped};
 use crate::rows::{
-    BundleHome, FindingKey, Instance, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Severity,
-    SnapshotRow,
+    BundleHome, FindingKey, Instance, Jump, Proof, ProofState, ReadPurpose, RecoveryPublicKey,
+    Severity, SnapshotRow,
 };
 use crate::voters::Voters;
 
@@ -112,6 +112,13 @@ pub enum Command {
     CreateJoinToken(CreateJoinToken),
     /// Admits the coordinator that a token is for.
     RedeemJoinToken(RedeemJoinToken),
+    /// Raises the active level, once every member supports it. Proposed by the leader.
+    RaiseLevel(RaiseLevel),
+    /// Says that the clocks jumped (T1): nothing ends by time until an admin confirms it. Proposed
+    /// by the leader.
+    FreezeTime(FreezeTime),
+    /// An admin says that the clocks are right now. The entry's time is the clocks' median.
+    ConfirmTime(ConfirmTime),
 }
 
 impl Command {
@@ -152,6 +159,61 @@ impl Command {
             Self::SetAuthority(_) => "set_authority",
             Self::CreateJoinToken(_) => "create_join_token",
             Self::RedeemJoinToken(_) => "redeem_join_token",
+            Self::RaiseLevel(_) => "raise_level",
+            Self::FreezeTime(_) => "freeze_time",
+            Self::ConfirmTime(_) => "confirm_time",
+        }
+    }
+
+    /// Whether the active level must have it: not of the command that raises the level, nor of one
+    /// that no leader proposes and only the node reads whose stopped program wrote it.
+    #[must_use]
+    pub const fn waits_for_level(&self) -> bool {
+        !matches!(self, Self::RaiseLevel(_) | Self::RecoverByForce(_))
+    }
+
+    /// The level a program needs to apply it. A new command has that of the release it comes with:
+    /// whoever adds one decides it here.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::InitFleet(_)
+            | Self::RegisterCluster(_)
+            | Self::AcquireEpoch(_)
+            | Self::OpenUpload(_)
+            | Self::RenewLease(_)
+            | Self::EndUpload(_)
+            | Self::CommitPoint(_)
+            | Self::OpenReadLease(_)
+            | Self::EndReadLease(_)
+            | Self::ExpireLeases(_)
+            | Self::ExpireSessions(_)
+            | Self::RecordHolders(_)
+            | Self::RaiseFinding(_)
+            | Self::ClearFinding(_)
+            | Self::AddNode(_)
+            | Self::BeginChange(_)
+            | Self::SealChange(_)
+            | Self::EndChange(_)
+            | Self::RemoveNode(_)
+            | Self::SealSnapshot(_) => Level::new(1),
+            // What follows it in the log may be of the level it raises to.
+            Self::RaiseLevel(command) => command.to,
+            Self::FreezeTime(_)
+            | Self::ConfirmTime(_)
+            | Self::BeginRestore(_)
+            | Self::RestorePiece(_)
+            | Self::FinishRestore(_)
+            | Self::AbandonRestore(_)
+            | Self::RecoverByForce(_)
+            | Self::MoveNode(_)
+            | Self::SetBundleHome(_)
+            | Self::AnnounceObject(_)
+            | Self::RecordObjects(_)
+            | Self::RecordSnapshot(_)
+            | Self::SetAuthority(_)
+            | Self::CreateJoinToken(_)
+            | Self::RedeemJoinToken(_) => Level::new(2),
         }
     }
 }
@@ -571,6 +633,24 @@ pub struct RedeemJoinToken {
     /// SHA-256 of the public key to be certified, proved to be the sender's.
     pub key: [u8; 32],
 }
+
+/// See [`Command::RaiseLevel`]. To the active level or one below it answers the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RaiseLevel {
+    /// The level every member supports.
+    pub to: Level,
+}
+
+/// See [`Command::FreezeTime`]. While time is frozen it answers the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreezeTime {
+    /// What the clocks did.
+    pub jump: Jump,
+}
+
+/// See [`Command::ConfirmTime`]. While time is not frozen it changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfirmTime;
 
 impl CommitPoint {
     /// An upper bound of the entry's length in the log, in bytes. `apply` refuses more than

@@ -9,7 +9,7 @@ use crate::outcome::{Event, LeaseEnd, Outcome};
 use crate::refusal::{Field, Limit, Refusal};
 use crate::rows::ReadLease;
 use crate::state::State;
-use crate::{bucket, clusters, limits};
+use crate::{bucket, clusters, limits, time};
 
 pub(crate) fn open_read(
     state: &mut State,
@@ -96,6 +96,7 @@ pub(crate) fn expire(
     command: &ExpireLeases,
 ) -> Result<Outcome, Refusal> {
     within(Limit::Expired, command.leases.len(), limits::EXPIRED_MAX)?;
+    time::require_flowing(state)?;
     let mut ended = 0;
     for lease in &command.leases {
         // Asked again here: the lease may have been renewed after the leader looked.

@@ -19,6 +19,7 @@ mod fleet;
 mod holders;
 mod joining;
 mod leases;
+mod levels;
 pub mod limits;
 mod members;
 mod moves;
@@ -31,17 +32,19 @@ mod rows;
 mod sessions;
 mod snapshots;
 mod state;
+mod time;
 mod uploads;
 mod voters;
 
 pub use apply::apply;
 pub use command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, BeginRestore,
-    ChangedContent, ClearFinding, Command, CommitPoint, Content, CreateJoinToken, EndReadLease,
-    EndUpload, ExpireLeases, ExpireSessions, FinishRestore, InitFleet, LogContext, MoveNode,
-    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RecordHolders, RecordObjects,
-    RecordSnapshot, RecoverByForce, RedeemJoinToken, RegisterCluster, RemoveNode, RenewLease,
-    Request, RestorePiece, SealSnapshot, SetAuthority, SetBundleHome, UploadEnd,
+    ChangedContent, ClearFinding, Command, CommitPoint, ConfirmTime, Content, CreateJoinToken,
+    EndReadLease, EndUpload, ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet,
+    LogContext, MoveNode, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel,
+    RecordHolders, RecordObjects, RecordSnapshot, RecoverByForce, RedeemJoinToken, RegisterCluster,
+    RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, SetAuthority, SetBundleHome,
+    UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
@@ -50,9 +53,10 @@ pub use recover::FINDING_RECOVERED;
 pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 pub use rows::{
     Authority, BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet,
-    Head, Home, Instance, JoinToken, NodeRow, NodeState, ObjectRow, PointRow, Proof, ProofState,
-    ReadLease, ReadPurpose, Recovery, RecoveryPublicKey, Redeemed, Restore, Scope, Session,
-    Severity, SnapshotRow, UploadLease,
+    Freeze, Head, Home, Instance, JoinToken, Jump, NodeRow, NodeState, ObjectRow, PointRow, Proof,
+    ProofState, ReadLease, ReadPurpose, Recovery, RecoveryPublicKey, Redeemed, Restore, Scope,
+    Session, Severity, SnapshotRow, UploadLease,
 };
 pub use state::State;
+pub use time::CLOCK_JUMPED;
 pub use voters::{Voters, majority};

@@ -2,7 +2,7 @@
 //! Both follow from state and entry alone.
 
 use proto_types::{
-    BundleId, ClusterId, Epoch, FleetId, LeaseId, LogIndex, LogTime, NodeId, Sequence,
+    BundleId, ClusterId, Epoch, FleetId, LeaseId, Level, LogIndex, LogTime, NodeId, Sequence,
 };
 
 use crate::refusal::Refusal;
@@ -195,6 +195,23 @@ pub enum Outcome {
         /// Until then.
         expires: LogTime,
     },
+    /// The fleet has at least the level that was asked for.
+    LevelRaised {
+        /// The active one.
+        level: Level,
+    },
+    /// Time is frozen.
+    TimeFrozen {
+        /// Whether it was not before.
+        new: bool,
+    },
+    /// Time is not frozen.
+    TimeConfirmed {
+        /// Whether it was.
+        was_frozen: bool,
+        /// Log time from which it goes on.
+        time: LogTime,
+    },
 }
 
 impl Outcome {
@@ -306,6 +323,11 @@ pub enum Event {
     },
     /// The fleet's authority was recorded.
     AuthoritySet,
+    /// The active level rose.
+    LevelRaised {
+        /// To this.
+        level: Level,
+    },
     /// A finding that stood was cleared.
     FindingCleared {
         /// Which.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::dropped::BundlePrefix;
 use proto_types::{
-    BundleId, ClusterId, Code, DekId, Epoch, FleetId, LeaseId, NodeId, Sequence, SessionId,
+    BundleId, ClusterId, Code, DekId, Epoch, FleetId, LeaseId, Level, NodeId, Sequence, SessionId,
 };
 
 /// Why a command was refused.
@@ -368,6 +368,23 @@ pub enum Refusal {
          hand and admit them with `strongroom node add`"
     )]
     AuthorityMissing,
+    /// A coordinator with an older program could not apply it.
+    #[error(
+        "this needs level {needed}, the fleet's is {active}: upgrade every coordinator, \
+         `strongroom status` shows who holds it back"
+    )]
+    LevelTooLow {
+        /// What it needs.
+        needed: Level,
+        /// What the fleet has.
+        active: Level,
+    },
+    /// Nothing ends by time.
+    #[error(
+        "time is frozen since the clocks jumped: correct the clocks that are wrong, then \
+         `strongroom fleet confirm-time`"
+    )]
+    TimeFrozen,
 }
 
 impl Refusal {
@@ -418,6 +435,8 @@ impl Refusal {
             Self::NotTheOnlyVoter { .. } => Code::Conflict,
             Self::ObjectUnknown { .. } => Code::BundleNotDurable,
             Self::JoinTokenRefused => Code::PermissionDenied,
+            Self::LevelTooLow { .. } => Code::LevelTooLow,
+            Self::TimeFrozen => Code::TimeFrozen,
         }
     }
 }

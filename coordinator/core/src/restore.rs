@@ -159,9 +159,15 @@ pub(crate) fn finish(
         return Err(problem(RestoreProblem::Damaged));
     }
     let snapshot = codec::read_state(&mut &bytes[..]).map_err(|error| match error {
-        codec::DecodeError::UnsupportedVersion { .. } => problem(RestoreProblem::Newer),
+        codec::DecodeError::UnsupportedVersion { .. } | codec::DecodeError::Unknown { .. } => {
+            problem(RestoreProblem::Newer)
+        }
         _ => problem(RestoreProblem::Damaged),
     })?;
+    // A program that reads it comes to the same answer as one that does not.
+    if snapshot.level() > state.level() {
+        return Err(problem(RestoreProblem::Newer));
+    }
     let (ours, theirs) = (fleet::require(state)?, snapshot.fleet());
     let theirs = theirs.ok_or_else(|| problem(RestoreProblem::Damaged))?;
     if theirs.id != ours.id {

@@ -501,6 +501,27 @@ pub struct Change {
     pub sealed: bool,
 }
 
+/// What the voters' clocks did (T1), as the leader heard them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jump {
+    /// Milliseconds that their median lies after log time as elapsed time has it; negative: before.
+    pub by_ms: i64,
+    /// Whether the elapsed time was known; else every coordinator had been stopped, and the jump is
+    /// against the last log time.
+    pub elapsed_known: bool,
+    /// The nodes whose clocks disagree with log time.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// Time is frozen: retention and the end of leases and holds wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freeze {
+    /// Log time when it was noticed.
+    pub since: LogTime,
+    /// Why.
+    pub jump: Jump,
+}
+
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {

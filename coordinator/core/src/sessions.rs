@@ -12,6 +12,7 @@ use crate::outcome::Outcome;
 use crate::query::is_idle;
 use crate::refusal::{Field, Limit, Refusal};
 use crate::state::State;
+use crate::time;
 
 /// Runs `execute` unless this request of the session was executed before.
 pub(crate) fn once(
@@ -87,6 +88,7 @@ pub(crate) fn expire(
     command: &ExpireSessions,
 ) -> Result<Outcome, Refusal> {
     within(Limit::Expired, command.sessions.len(), EXPIRED_MAX)?;
+    time::require_flowing(state)?;
     let mut ended = 0;
     for id in &command.sessions {
         // Asked again here: the session may have been used after the leader looked.

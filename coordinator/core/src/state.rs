@@ -3,12 +3,14 @@
 //! holds between them, and everybody else asks.
 
 use imbl::OrdMap;
-use proto_types::{BundleId, ClusterId, LeaseId, LogIndex, LogTime, NodeId, Sequence, SessionId};
+use proto_types::{
+    BundleId, ClusterId, LeaseId, Level, LogIndex, LogTime, NodeId, Sequence, SessionId,
+};
 use std::sync::Arc;
 
 use crate::rows::{
-    Authority, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Home, JoinToken, NodeRow,
-    ObjectRow, PointRow, ReadLease, Recovery, Restore, Session, SnapshotRow, UploadLease,
+    Authority, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Home, JoinToken,
+    NodeRow, ObjectRow, PointRow, ReadLease, Recovery, Restore, Session, SnapshotRow, UploadLease,
 };
 
 /// The state of the whole fleet. A clone shares its structure and costs next to nothing.
@@ -41,6 +43,10 @@ pub struct State {
     pub(crate) authority: Option<Arc<Authority>>,
     /// By the SHA-256 of the token's secret.
     pub(crate) join_tokens: OrdMap<[u8; 32], Arc<JoinToken>>,
+    /// The active level: no command above it is applied. Only grows.
+    pub(crate) level: Level,
+    /// Since the clocks jumped, until an admin confirms it.
+    pub(crate) freeze: Option<Arc<Freeze>>,
 }
 
 impl State {

@@ -35,6 +35,7 @@ const FINDING_UNREACHABLE: &str = "bucket-unreachable";
 /// The object that says whose the bucket is.
 const MARKER: &str = "strongroom.json";
 const FORMAT: &str = "strongroom bucket";
+const MARKER_BYTES_MAX: usize = 4096;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Marker {
@@ -48,12 +49,19 @@ pub(crate) fn mark(bucket: &Bucket, fleet: FleetId) -> Result<(), ApiError> {
     let failed = |error: &dyn std::error::Error| {
         ApiError::new(Code::Unavailable, format!("{}; look at [bucket]", super::chain(error)))
     };
-    let marker = Marker { format: FORMAT.to_owned(), version: 1, fleet };
-    let text = serde_json::to_vec_pretty(&marker).map_err(|error| failed(&error))?;
-    if bucket.put_new(MARKER, text).map_err(|error| failed(&error))? == Put::Created {
-        return Ok(());
-    }
-    let found = bucket.read_range(MARKER, 0, 4096).map_err(|error| failed(&error))?;
+    // Looked at often, written once.
+    let found = match bucket.read_range(MARKER, 0, MARKER_BYTES_MAX) {
+        Ok(found) => found,
+        Err(error) if error.is_not_found() => {
+            let marker = Marker { format: FORMAT.to_owned(), version: 1, fleet };
+            let text = serde_json::to_vec_pretty(&marker).map_err(|error| failed(&error))?;
+            if bucket.put_new(MARKER, text).map_err(|error| failed(&error))? == Put::Created {
+                return Ok(());
+            }
+            bucket.read_range(MARKER, 0, MARKER_BYTES_MAX).map_err(|error| failed(&error))?
+        }
+        Err(error) => return Err(failed(&error)),
+    };
     let found: Option<Marker> = serde_json::from_slice(&found).ok();
     match found {
         Some(found) if found.format == FORMAT && found.fleet == fleet => Ok(()),

@@ -85,6 +85,7 @@ fn lacks(
     for (bundle, needed) in state.bundles_of(row) {
         let bytes = needed.facts.bytes;
         if let Some(what) = problem(bundle, bytes)? {
+            let what = if needed.object.is_some() { "is in the bucket, not here" } else { what };
             lacks.push(Lack { bundle: *bundle, kind: needed.facts.kind.as_str(), bytes, what });
         }
     }

@@ -58,7 +58,8 @@ impl RaftNode {
                 format!("node {} did not lead to the end; ask again", self.this),
             )
         };
-        let command = CommandBytes::new(self.entry(request)?);
+        let (_, bytes) = self.entry(request).await?;
+        let command = CommandBytes::new(bytes);
         let (responder, written) = ProgressResponder::<C, ClientWriteResult<C>>::complete_only();
         self.raft
             .write(command)

@@ -18,11 +18,12 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use proto::ApiError;
 use proto::env::Env;
 use proto::v1;
-use proto_types::NodeId;
+use proto_types::{Code, NodeId};
 use storage::raft_types::{Member, TypeConfig as C};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::figures::Elections;
 use super::snapshot_data::SnapshotData;
 use super::wire;
 use crate::config;
@@ -36,6 +37,7 @@ pub(super) struct Network {
     pub(super) env: Env,
     pub(super) this: NodeId,
     pub(super) peers: Peers,
+    pub(super) elections: Elections,
 }
 
 impl RaftNetworkFactory<C> for Network {
@@ -45,8 +47,8 @@ impl RaftNetworkFactory<C> for Network {
         let target = NodeId::new(target);
         let member = config::Member { name: node.name.clone(), address: node.address.clone() };
         let peer = self.peers.meet(target, member);
-        let peers = self.peers.clone();
-        PeerNetwork { env: self.env.clone(), this: self.this, target, peers, met: peer }
+        let (peers, elections) = (self.peers.clone(), self.elections.clone());
+        PeerNetwork { env: self.env.clone(), this: self.this, target, peers, met: peer, elections }
     }
 }
 
@@ -57,6 +59,7 @@ pub(super) struct PeerNetwork {
     target: NodeId,
     peers: Peers,
     met: Peer,
+    elections: Elections,
 }
 
 impl PeerNetwork {
@@ -68,6 +71,15 @@ impl PeerNetwork {
     /// node has moved meanwhile.
     fn peer(&self) -> Peer {
         self.peers.get(self.target).unwrap_or_else(|| self.met.clone())
+    }
+
+    /// An error; and whoever is told that it does not belong to the fleet wants to know for sure.
+    fn refused(&self, status: Status) -> RPCError<C> {
+        let error = ApiError::from(status);
+        if error.code() == Code::PermissionDenied {
+            self.peers.note_refused();
+        }
+        rpc_error(error)
     }
 
     async fn call<F, Fut>(
@@ -84,7 +96,7 @@ impl PeerNetwork {
         let message = v1::RaftMessage { payload: payload.into() };
         match tokio::time::timeout(limit, call(self.peer(), message)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner().payload),
-            Ok(Err(status)) => Err(rpc_error(status)),
+            Ok(Err(status)) => Err(self.refused(status)),
             Err(_) => Err(self.timeout(action, limit).into()),
         }
     }
@@ -92,8 +104,7 @@ impl PeerNetwork {
 
 /// Unreachable makes openraft wait before it tries again, a network error makes it try at once:
 /// only a broken call, not a broken connection, is worth that.
-fn rpc_error(status: Status) -> RPCError<C> {
-    let error = ApiError::from(status);
+fn rpc_error(error: ApiError) -> RPCError<C> {
     if error.is_retryable() {
         Unreachable::new(&error).into()
     } else {
@@ -124,6 +135,7 @@ impl RaftNetworkV2<C> for PeerNetwork {
         rpc: VoteRequest<C>,
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.elections.asks(rpc.vote.leader_id().term);
         let payload = wire::vote_request(&rpc);
         let call = |mut peer: Peer, message| async move { peer.vote(message).await };
         let reply = self.call(RPCTypes::Vote, option.hard_ttl(), payload, call).await?;
@@ -175,7 +187,7 @@ impl RaftNetworkV2<C> for PeerNetwork {
             closed = cancel => return Err(closed.into()),
             sent = sent => match sent {
                 Ok(Ok(reply)) => reply.into_inner().payload,
-                Ok(Err(status)) => return Err(StreamingError::from(rpc_error(status))),
+                Ok(Err(status)) => return Err(StreamingError::from(rpc_error(ApiError::from(status)))),
                 Err(_) => return Err(self.timeout(RPCTypes::InstallSnapshot, limit).into()),
             },
         };

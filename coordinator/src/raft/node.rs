@@ -3,26 +3,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
-use coordinator_core::{Outcome, Request, State, Voters, codec};
+use coordinator_core::{Command, Outcome, Request, State, Voters, codec};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{Config as OpenraftConfig, Raft, ReadPolicy, SnapshotPolicy};
 use proto::env::Env;
 use proto::{ApiError, v1};
-use proto_types::{Code, FleetId, LogIndex, NodeId};
+use proto_types::{Code, FleetId, Level, LogIndex, LogTime, NodeId};
 use storage::raft_types::{Command as CommandBytes, Member as RaftMember, TypeConfig as C};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
+use super::figures::Elections;
 use super::network::Network;
 use super::snapshot_data::SnapshotData;
 use super::state_machine::StateMachine;
 use super::wire;
 use crate::config::{Config, Member, RaftConfig};
 use crate::peers::Peers;
+use crate::roll_call::RollCall;
+use crate::roll_call::levels::HeldBack;
 use crate::telemetry;
 
 /// A consistent view of the replicated state: cheap to clone, never changes.
@@ -54,6 +58,8 @@ pub(crate) struct RaftStatus {
     pub(crate) last_log_index: u64,
     pub(crate) applied_index: u64,
     pub(crate) voters: BTreeSet<NodeId>,
+    /// Since the state in this node's newest snapshot; `None`: it has none.
+    pub(crate) snapshot_age: Option<Duration>,
     /// Why the node has stopped taking part, if it has.
     pub(crate) stopped: Option<String>,
 }
@@ -67,6 +73,10 @@ pub(crate) struct RaftNode {
     peers: Peers,
     published: watch::Receiver<Published>,
     pub(super) timing: RaftConfig,
+    roll: Arc<RollCall>,
+    snapshot_time: Arc<AtomicU64>,
+    /// Held for reading by every write under way; whether this node stops.
+    stopping: Arc<RwLock<bool>>,
 }
 
 impl RaftNode {
@@ -80,15 +90,28 @@ impl RaftNode {
         peers: Peers,
         log: storage::raft_log::RaftLogStore,
         machine: StateMachine,
+        roll: Arc<RollCall>,
     ) -> Result<Self, ApiError> {
         let this = config.node_id;
         let published = machine.subscribe();
+        let snapshot_time = machine.snapshot_time();
         let settings = settings(&config.raft, config.fleet.id)?;
-        let network = Network { env: env.clone(), this, peers: peers.clone() };
+        let elections = Elections::default();
+        let network = Network { env: env.clone(), this, peers: peers.clone(), elections };
         let raft = Raft::new(this.get(), Arc::new(settings), network, log, machine)
             .await
             .map_err(|error| stopped(&error.to_string()))?;
-        Ok(Self { raft, env, this, peers, published, timing: config.raft })
+        Ok(Self {
+            raft,
+            env,
+            this,
+            peers,
+            published,
+            timing: config.raft,
+            roll,
+            snapshot_time,
+            stopping: Arc::default(),
+        })
     }
 
     /// Makes the first membership, the same on every node of a new fleet. Does nothing where
@@ -107,6 +130,16 @@ impl RaftNode {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(error) => Err(stopped(&error.to_string())),
         }
+    }
+
+    /// This node.
+    pub(crate) const fn this(&self) -> NodeId {
+        self.this
+    }
+
+    /// What the leader hears from everybody.
+    pub(crate) fn roll(&self) -> &RollCall {
+        &self.roll
     }
 
     /// The state as this node last applied it, without asking anybody: for `stale` reads and for
@@ -144,8 +177,15 @@ impl RaftNode {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.map_or(0, |id| id.index()),
             voters: metrics.membership_config.membership().voter_ids().map(NodeId::new).collect(),
+            snapshot_age: self.snapshot_age(),
             stopped: metrics.running_state.err().map(|error| error.to_string()),
         }
+    }
+
+    fn snapshot_age(&self) -> Option<Duration> {
+        let of = self.snapshot_time.load(Ordering::Relaxed);
+        let of = (of > 0).then(|| LogTime::from_millis(of))?;
+        Some(Duration::from_millis(self.env.clock.now().millis_since(of)))
     }
 
     /// A linearizable view: of a moment after this call began, confirmed by a quorum.
@@ -182,6 +222,14 @@ impl RaftNode {
     /// its outcome and index. Repeats go on through a leader change, which is safe because a
     /// request carries its session and number, or is the same done twice as done once.
     pub(crate) async fn propose(&self, request: Request) -> Result<(Outcome, LogIndex), ApiError> {
+        let stopping = self.stopping.read().await;
+        if *stopping {
+            return Err(ApiError::new(
+                Code::Unavailable,
+                format!("node {} is being stopped; ask another coordinator", self.this),
+            ));
+        }
+        self.require_known(request.command.level())?;
         let bytes = Bytes::from(codec::encode_request(&request));
         let request = &request;
         let (outcome, index) = self
@@ -206,13 +254,31 @@ impl RaftNode {
         Ok((outcome, index))
     }
 
+    /// Waits until the writes that came through this node are answered, which takes the entries that
+    /// other nodes send it, and takes no more.
+    pub(crate) async fn settle_writes(&self) {
+        let limit = self.timing.leader_patience() * 2;
+        match tokio::time::timeout(limit, self.stopping.write()).await {
+            Ok(mut stopping) => *stopping = true,
+            Err(_) => tracing::info!("writes through this node are not answered yet"),
+        }
+    }
+
     /// On the leader: stamps the time and commits. Refused by any other node.
     pub(crate) async fn propose_here(
         &self,
         request: Request,
     ) -> Result<(Outcome, LogIndex), ApiError> {
         let name = request.command.name();
-        let command = CommandBytes::new(self.entry(request)?);
+        let confirms = matches!(request.command, Command::ConfirmTime(_));
+        let (time, bytes) = match self.entry(request).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                telemetry::not_proposed(name, &error);
+                return Err(error);
+            }
+        };
+        let command = CommandBytes::new(bytes);
         let limit = self.timing.leader_patience();
         let written = match tokio::time::timeout(limit, self.raft.client_write(command)).await {
             Ok(written) => written,
@@ -228,6 +294,9 @@ impl RaftNode {
                 let outcome = codec::decode_outcome(written.data.bytes())
                     .map_err(|error| internal(&error.to_string()))?;
                 telemetry::proposal(name, &outcome);
+                if confirms && matches!(outcome, Outcome::TimeConfirmed { was_frozen: true, .. }) {
+                    self.roll.confirmed(time);
+                }
                 Ok((outcome, LogIndex::new(written.log_id.index())))
             }
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
@@ -238,10 +307,67 @@ impl RaftNode {
         }
     }
 
-    /// The bytes of a log entry, with the leader's time.
-    pub(super) fn entry(&self, mut request: Request) -> Result<Vec<u8>, ApiError> {
-        request.time = self.env.clock.now();
-        entry_of(&request)
+    /// The bytes of a log entry, with log time. Refused when the fleet's level does not have the
+    /// command.
+    pub(super) async fn entry(&self, mut request: Request) -> Result<(LogTime, Vec<u8>), ApiError> {
+        if request.command.waits_for_level() {
+            self.require_level(request.command.level()).await?;
+        }
+        let state = self.published.borrow().state.clone();
+        request.time = match request.command {
+            Command::ConfirmTime(_) if state.time_is_frozen() => {
+                self.roll.median(&self.membership().voters, state.log_time())?
+            }
+            _ => self.roll.stamp(state.level(), state.log_time()).await,
+        };
+        Ok((request.time, entry_of(&request)?))
+    }
+
+    /// What is above this program's level is not known to it.
+    fn require_known(&self, needed: Level) -> Result<(), ApiError> {
+        let max = self.roll.levels().max;
+        if needed <= max {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            Code::UnsupportedVersion,
+            format!(
+                "node {} knows commands up to level {max}, and this is one of level {needed}: \
+                 upgrade it, or remove its upgrade.level_max",
+                self.this
+            ),
+        ))
+    }
+
+    /// Waits a little for a level that every member supports: a new fleet gets it in its first
+    /// moments.
+    async fn require_level(&self, needed: Level) -> Result<(), ApiError> {
+        let mut published = self.published.clone();
+        let active = published.borrow().state.level();
+        if needed <= active {
+            return Ok(());
+        }
+        self.require_known(needed)?;
+        let held_back = || {
+            let members = self.membership().members.into_keys().collect();
+            self.roll.supported(&members, needed).err()
+        };
+        if let Some(older @ HeldBack::Older { .. }) = held_back() {
+            return Err(older.refusal(needed, active));
+        }
+        let raised = published.wait_for(|view| view.state.level() >= needed);
+        // Whoever forwarded the write waits no longer than twice this.
+        match tokio::time::timeout(self.timing.leader_patience() / 2, raised).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(stopped("the state machine has ended")),
+            Err(_) => Err(match held_back() {
+                Some(held_back) => held_back.refusal(needed, active),
+                None => ApiError::new(
+                    Code::Unavailable,
+                    format!("this needs level {needed}, to which the fleet rises now; ask again"),
+                ),
+            }),
+        }
     }
 
     /// Runs one attempt after the other at whoever leads, until one succeeds, fails for good, or

@@ -53,11 +53,17 @@ impl SnapshotData {
         store.newest().map(|stored| (stored.meta().clone(), Self(stored)))
     }
 
-    /// Reads the state out, and makes the file the node's newest before the state counts.
-    pub(super) fn install(self, store: &SnapshotStore) -> io::Result<(State, SnapshotMeta)> {
+    /// Reads the state out, has it accepted, and makes the file the node's newest before the state
+    /// counts.
+    pub(super) fn install(
+        self,
+        store: &SnapshotStore,
+        accept: impl FnOnce(&State) -> io::Result<()>,
+    ) -> io::Result<(State, SnapshotMeta)> {
         let mut reader = BufReader::with_capacity(1 << 20, self.0.reader());
         let state = codec::read_state(&mut reader)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        accept(&state)?;
         store.publish(&self.0).map_err(storage_error)?;
         Ok((state, self.0.meta().clone()))
     }

@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use coordinator_core::{Event, LogContext, State, Voters, apply, codec};
+use coordinator_core::{Command, Event, LogContext, State, Voters, apply, codec};
 use futures::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use proto::env::Env;
-use proto_types::{LogIndex, NodeId};
+use proto_types::{Level, LogIndex, NodeId};
+use storage::home::DataDir;
 use storage::raft_types::{
     LogId, Outcome as OutcomeBytes, SnapshotMeta, StoredMembership, TypeConfig as C,
 };
@@ -27,6 +29,10 @@ use crate::config::Member;
 pub(crate) struct StateMachine {
     env: Env,
     snapshots: SnapshotStore,
+    home: DataDir,
+    level_max: Level,
+    /// Log time of the state in the newest snapshot, in milliseconds; 0: there is none.
+    snapshot_time: Arc<AtomicU64>,
     state: State,
     last_applied: Option<LogId>,
     membership: StoredMembership,
@@ -55,9 +61,24 @@ fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> io::Erro
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+/// What is above the level of this program it must neither apply nor pass over.
+fn require_level(needed: Level, level_max: Level) -> io::Result<()> {
+    if needed <= level_max {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "the log or state is of level {needed}, and this coordinator supports up to \
+             {level_max}: start the newer strongroom, or remove upgrade.level_max from its config"
+        ),
+    ))
+}
+
 impl StateMachine {
     /// An empty state; openraft installs the newest snapshot and replays the log behind it.
-    pub(crate) fn new(env: Env, snapshots: SnapshotStore) -> Self {
+    /// It takes no part in anything above `level_max`.
+    pub(crate) fn new(env: Env, snapshots: SnapshotStore, home: DataDir, level_max: Level) -> Self {
         let state = State::new();
         let (published, _) = watch::channel(Published {
             state: state.clone(),
@@ -68,11 +89,19 @@ impl StateMachine {
         Self {
             env,
             snapshots,
+            home,
+            level_max,
+            snapshot_time: Arc::default(),
             state,
             last_applied: None,
             membership: StoredMembership::default(),
             published,
         }
+    }
+
+    /// Log time of the state in the newest snapshot.
+    pub(crate) fn snapshot_time(&self) -> Arc<AtomicU64> {
+        self.snapshot_time.clone()
     }
 
     /// Every state as it is applied, the newest only.
@@ -91,6 +120,11 @@ impl StateMachine {
 
     fn apply_command(&mut self, index: u64, bytes: &[u8]) -> io::Result<OutcomeBytes> {
         let request = codec::decode_request(bytes).map_err(unreadable)?;
+        require_level(request.command.level(), self.level_max)?;
+        if let Command::RaiseLevel(command) = &request.command {
+            // Before this node is at the level: an older program is to be refused by HOME.
+            self.home.raise_level(command.to).map_err(io::Error::other)?;
+        }
         let voters = voters(&self.membership);
         let context = LogContext { index: LogIndex::new(index), voters: &voters };
         let applied = apply(&mut self.state, &request, &context);
@@ -147,6 +181,7 @@ impl RaftStateMachine<C> for StateMachine {
             env: self.env.clone(),
             snapshots: self.snapshots.clone(),
             state: self.state.clone(),
+            snapshot_time: self.snapshot_time.clone(),
             meta: SnapshotMeta {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.clone(),
@@ -160,9 +195,14 @@ impl RaftStateMachine<C> for StateMachine {
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
         let (expected, store) = (meta.clone(), self.snapshots.clone());
+        let (home, level_max) = (self.home.clone(), self.level_max);
+        let accept = move |state: &State| {
+            require_level(state.level(), level_max)?;
+            home.raise_level(state.level()).map_err(io::Error::other)
+        };
         let (state, found) = self
             .env
-            .blocking("install-snapshot", move || snapshot.install(&store))
+            .blocking("install-snapshot", move || snapshot.install(&store, accept))
             .await
             .map_err(io::Error::other)??;
         if found != expected {
@@ -171,6 +211,7 @@ impl RaftStateMachine<C> for StateMachine {
                 "the snapshot covers another part of the log than was announced",
             ));
         }
+        self.snapshot_time.store(state.log_time().as_millis(), Ordering::Relaxed);
         self.state = state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -191,6 +232,7 @@ pub(crate) struct Builder {
     env: Env,
     snapshots: SnapshotStore,
     state: State,
+    snapshot_time: Arc<AtomicU64>,
     meta: SnapshotMeta,
 }
 
@@ -206,6 +248,7 @@ impl RaftSnapshotBuilder<C> for Builder {
             .blocking("build-snapshot", move || SnapshotData::write(&snapshots, &written, &state))
             .await
             .map_err(io::Error::other)??;
+        self.snapshot_time.store(self.state.log_time().as_millis(), Ordering::Relaxed);
         Ok(SnapshotOf::<C, SnapshotData> { meta, snapshot })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openraft::storage::RaftStateMachine;
 use openraft::testing::log::{StoreBuilder, Suite};
 use proto::env::Env;
-use proto_types::{FleetId, NodeId};
+use proto_types::{FleetId, Level, NodeId};
 use storage::disk::RealDisk;
 use storage::home::{DataDir, HomeIdentity};
 use storage::log::LogOptions;
@@ -31,7 +31,7 @@ impl StoreBuilder<C, RaftLogStore, StateMachine, TempDir> for Builder {
         let log =
             RaftLogStore::open(&home, LogOptions::default(), Driver::threads()).expect("a new log");
         let (snapshots, _) = SnapshotStore::open(&home, log.bounds()).expect("no snapshots yet");
-        let mut machine = StateMachine::new(Env::system(), snapshots);
+        let mut machine = StateMachine::new(Env::system(), snapshots, home, Level::NEWEST);
         machine.applied_state().await.expect("an empty state");
         Ok((directory, log, machine))
     }

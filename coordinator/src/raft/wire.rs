@@ -14,7 +14,7 @@ use storage::raft_types::TypeConfig as C;
 use storage::snapshots::SnapshotDigest;
 
 /// Version of all messages here; the receiver refuses a newer one in words.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 #[derive(Message)]
 struct AppendWire {

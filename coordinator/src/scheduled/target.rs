@@ -261,3 +261,7 @@ fn save_to_bucket(bucket: &Bucket, name: &str, begun: Begun) -> Result<(u64, [u8
     }
     found
 }
+
+#[cfg(test)]
+#[path = "target_tests.rs"]
+mod tests;

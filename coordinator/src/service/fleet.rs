@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use coordinator_core::{
-    ClearFinding, Command, FindingKey, Outcome, RegisterCluster, Request as CoreRequest, State,
+    ClearFinding, Command, ConfirmTime, FindingKey, Outcome, RegisterCluster,
+    Request as CoreRequest, State,
 };
 use proto::identity::Role;
 use proto::v1::fleet_server::Fleet;
@@ -53,6 +54,8 @@ impl FleetService {
             absent_bundles: state.absent_bundles().len() as u64,
             last_snapshot: state.last_snapshot().map(bundles::scheduled_snapshot),
             last_good_snapshot: state.last_good_snapshot().map(bundles::scheduled_snapshot),
+            level: u32::from(state.level().get()),
+            time_frozen_since_ms: state.freeze().map_or(0, |freeze| freeze.since.as_millis()),
         })
     }
 
@@ -265,6 +268,23 @@ impl Fleet for FleetService {
             self.0.bundle_home(request.get_ref().stale).await
         };
         self.0.answer("GetBundleHome", work).await
+    }
+
+    async fn confirm_time(
+        &self,
+        request: Request<v1::ConfirmTimeRequest>,
+    ) -> Result<Response<v1::ConfirmTimeResponse>, Status> {
+        let work = async {
+            self.0.caller(&request)?.operator("confirm the time", Role::Admin)?;
+            let write_id = request.into_inner().write_id;
+            match self.0.write(write_id.as_ref(), Command::ConfirmTime(ConfirmTime)).await? {
+                Outcome::TimeConfirmed { was_frozen, time } => {
+                    Ok(v1::ConfirmTimeResponse { was_frozen, log_time_ms: time.as_millis() })
+                }
+                outcome => Err(super::unexpected(&outcome)),
+            }
+        };
+        self.0.answer("ConfirmTime", work).await
     }
 
     type ScrubNodeStream = ReceiverStreamOf<v1::ScrubProgress>;

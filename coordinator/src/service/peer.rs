@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{ReceiverStreamOf, Shared, convert};
 use crate::keeper::Upload;
-use crate::peers::check_stamp;
+use crate::peers::{check_stamp, levels_of};
 use crate::raft::SnapshotData;
 
 /// The `Peer` service.
@@ -31,6 +31,9 @@ impl PeerService {
                 format!("node {node} was removed from the fleet: add it as a new node"),
             ));
         }
+        let active = self.0.raft.local().state.level();
+        let theirs = levels_of(request.metadata());
+        self.0.raft.roll().levels().check_peer(node, theirs, active)?;
         Ok(node)
     }
 
@@ -195,6 +198,12 @@ impl Peer for PeerService {
         request: Request<v1::GetNodeStatusRequest>,
     ) -> Result<Response<v1::GetNodeStatusResponse>, Status> {
         let caller = self.check(&request)?;
+        if self.0.raft.status().leader == Some(caller) {
+            self.0.raft.roll().told(request.get_ref().log_time_ms);
+        }
+        if request.get_ref().brief {
+            return Ok(Response::new(self.0.brief_status()));
+        }
         let mut status = self.0.own_status().await?;
         let state = self.0.raft.local().state;
         status.removed_caller = state.was_removed(caller);

@@ -75,6 +75,10 @@ codes! {
     KeyBundleIncomplete = "KEY_BUNDLE_INCOMPLETE", retry false, exit 4;
     /// A bundle the commit needs is not durable on a majority.
     BundleNotDurable = "BUNDLE_NOT_DURABLE", retry true, exit 4;
+    /// The fleet's active level is too low for this: a coordinator has an older program.
+    LevelTooLow = "LEVEL_TOO_LOW", retry false, exit 4;
+    /// The clocks jumped, and what ends by time waits until an admin confirms it.
+    TimeFrozen = "TIME_FROZEN", retry false, exit 4;
     /// The bytes do not have the digest they were announced with.
     DigestMismatch = "DIGEST_MISMATCH", retry false, exit 6;
     /// The request is larger than the limit.

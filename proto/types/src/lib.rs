@@ -23,4 +23,4 @@ pub use ids::{
 pub use join::join_token_hash;
 pub use point::{PointName, PointNameError, check_cluster_name};
 pub use statement::PointStatement;
-pub use units::{ByteCount, LogTime};
+pub use units::{ByteCount, Level, LogTime};

@@ -38,6 +38,43 @@ impl LogTime {
     }
 }
 
+/// What a program can apply, decode and answer, as one number: it grows by one with a release that
+/// adds something the one before could not read. A fleet has an active level, and every data
+/// directory the level a program needs to use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Level(u16);
+
+impl Level {
+    /// The first there was, and the lowest that this program still works with.
+    pub const OLDEST: Self = Self(1);
+    /// The highest that this program can do.
+    pub const NEWEST: Self = Self(2);
+
+    /// Wraps a number.
+    #[must_use]
+    pub const fn new(number: u16) -> Self {
+        Self(number)
+    }
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self::OLDEST
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// A number of bytes; prints in binary units.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,

@@ -14,7 +14,7 @@ use super::frame::{Record, RecordKind};
 use super::recover::{self, Recovered};
 use super::segment::{self, Location};
 use super::writer::{SegmentFiles, Writer};
-use super::{LogError, LogOptions, RECORD_BYTES_MAX};
+use super::{LogError, LogOptions, RECORD_BYTES_MAX, SyncTimes};
 use crate::disk::DiskFile;
 use crate::home::DataDir;
 use crate::spawn::Driver;
@@ -45,6 +45,7 @@ struct Shared {
     wake: Condvar,
     room: Notify,
     files: SegmentFiles,
+    sync_times: SyncTimes,
     dir: PathBuf,
     options: LogOptions,
     driver: Driver,
@@ -88,6 +89,7 @@ impl LogHandle {
             wake: Condvar::new(),
             room: Notify::new(),
             files: writer.files(),
+            sync_times: writer.sync_times(),
             dir: dir.clone(),
             options,
             driver: driver.clone(),
@@ -104,6 +106,11 @@ impl LogHandle {
             }
         }
         Ok((Self { guard: Arc::new(Guard { shared }) }, recovered))
+    }
+
+    /// How long its fdatasyncs take.
+    pub(crate) fn sync_times(&self) -> SyncTimes {
+        self.guard.shared.sync_times.clone()
     }
 
     /// Puts records into the queue without waiting. Call [`LogHandle::kick`] afterwards; the two

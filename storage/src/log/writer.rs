@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::frame::{self, FRAME_HEADER_BYTES, FrameKind, Record, RecordKind};
 use super::marker::{Mark, Marker};
 use super::segment::{self, HEADER_BYTES, Location};
-use super::{LogError, LogOptions, Position};
+use super::{LogError, LogOptions, Position, SyncTimes};
 use crate::disk::{Disk, DiskFile};
 use crate::home::HomeIdentity;
 use crate::spawn::Driver;
@@ -60,6 +60,7 @@ pub(super) struct Writer {
     checkpoint: Checkpoint,
     files: SegmentFiles,
     preparation: Arc<Mutex<Preparation>>,
+    sync_times: SyncTimes,
 }
 
 /// The next segment's file, zero-filled in advance.
@@ -100,7 +101,13 @@ impl Writer {
             checkpoint,
             files: Arc::new(Mutex::new(files)),
             preparation: Arc::new(Mutex::new(Preparation::None)),
+            sync_times: SyncTimes::default(),
         }
+    }
+
+    /// How long its syncs take.
+    pub(super) fn sync_times(&self) -> SyncTimes {
+        self.sync_times.clone()
     }
 
     /// The open files, for readers.
@@ -180,7 +187,7 @@ impl Writer {
         let path = segment::path(&self.dir, self.active.number);
         let file = &self.active.file;
         file.write_at(self.active.offset, frame).map_err(LogError::io("write", &path))?;
-        file.sync_data().map_err(LogError::io("sync", &path))?;
+        self.sync_times.measure(|| file.sync_data()).map_err(LogError::io("sync", &path))?;
         self.active.offset += frame.len() as u64;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The data directory under power cuts and lies, while it is made and when it is opened.
 
+use proto_types::{Code, Level};
 use storage::disk::sim::{Loss, SimDisk};
 use storage::home::DataDir;
 
@@ -72,6 +73,51 @@ fn home_every_sync_is_missed_when_left_out() {
         }
         home_site(number)
     });
+}
+
+/// Raised by a program of level 2. Whatever happened, that program opens it again; one of level 1
+/// does exactly when the level is not above it, and never when the raise was acknowledged.
+struct RaiseStory;
+
+impl Scenario for RaiseStory {
+    type Acknowledged = bool;
+
+    fn run(&self, disk: &SimDisk, raised: &mut bool) -> Result<(), String> {
+        let dir = home(disk).map_err(|e| e.to_string())?;
+        dir.raise_level(Level::new(2)).map_err(|e| e.to_string())?;
+        *raised = true;
+        Ok(())
+    }
+
+    fn check(&self, disk: &SimDisk, raised: &bool) -> Result<(), String> {
+        let older =
+            DataDir::open_or_create_at(handed_in(disk), home_path(), identity(), Level::new(1));
+        let level = home_after(older.map(|dir| dir.level()), disk)?;
+        if *raised && level != Level::new(2) {
+            return Err(format!("the level fell back to {level}"));
+        }
+        Ok(())
+    }
+}
+
+/// The directory's level as the newer program finds it, which the older one has to respect.
+fn home_after(
+    older: Result<Level, storage::home::HomeError>,
+    disk: &SimDisk,
+) -> Result<Level, String> {
+    let level = home(disk).map_err(|e| e.to_string())?.level();
+    match older {
+        Ok(_) if level == Level::new(1) => Ok(level),
+        Err(error) if level == Level::new(2) && error.code() == Code::UnsupportedVersion => {
+            Ok(level)
+        }
+        other => Err(format!("level {level}, and an older program: {other:?}")),
+    }
+}
+
+#[test]
+fn home_raised_survives_a_power_cut_at_every_operation() {
+    at_every_operation(&RaiseStory);
 }
 
 #[test]

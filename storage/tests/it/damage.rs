@@ -232,7 +232,7 @@ fn log_of_another_node_or_a_newer_program_is_refused() {
     content[60..64].copy_from_slice(&checksum);
     newer.overwrite(&path, &content).unwrap();
     let error = log_error(&newer);
-    assert!(matches!(error, LogError::UnsupportedVersion { found: 2, .. }), "{error}");
+    assert!(matches!(error, LogError::UnsupportedVersion { found: 3, .. }), "{error}");
 }
 
 #[test]
@@ -285,11 +285,19 @@ fn home_refusals_say_what_to_do() {
     let newer = disk.fork();
     let text = String::from_utf8(disk.content(Path::new("/home/HOME")).unwrap()).unwrap();
     newer
-        .overwrite(Path::new("/home/HOME"), text.replace("version 1", "version 2").as_bytes())
+        .overwrite(Path::new("/home/HOME"), text.replace("version 1", "version 3").as_bytes())
         .unwrap();
     let error = home(&newer).unwrap_err();
-    assert!(matches!(error, HomeError::UnsupportedVersion { found: 2, .. }), "{error}");
+    assert!(matches!(error, HomeError::UnsupportedVersion { found: 3, .. }), "{error}");
     assert!(error.to_string().contains(HOME), "{error}");
+
+    let odd = text.replace("upgrade none", "upgrade from 2 to 1");
+    let body = odd.len() - "crc32c 00000000\n".len();
+    let odd = format!("{}crc32c {:08x}\n", &odd[..body], crc32c::crc32c(&odd.as_bytes()[..body]));
+    newer.overwrite(Path::new("/home/HOME"), odd.as_bytes()).unwrap();
+    let error = home(&newer).unwrap_err();
+    assert!(matches!(error, HomeError::UnknownUpgrade { .. }), "{error}");
+    assert!(error.to_string().contains("from 2 to 1"), "{error}");
 }
 
 #[test]

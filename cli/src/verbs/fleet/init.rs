@@ -1,9 +1,10 @@
 //! `strongroom fleet init`: founds a fleet on its first host.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use agent::shown;
 use clap::Args;
+use proto_types::Code;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -11,16 +12,22 @@ use crate::coordinator_files::{CONFIG, advertised};
 use crate::error::{CliError, Result};
 use crate::founding::{self, FirstNode, FleetSeed, OPERATOR};
 use crate::key_files;
+use crate::verbs::snapshot;
 
 /// Arguments of `fleet init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// The public recovery key, recovery.pub: what all keys of the fleet are sealed to
+    /// The public recovery key, recovery.pub: what all keys of the fleet are sealed to. With
+    /// --from-snapshot the secret one, recovery.key, which opens the fleet's authority
     #[arg(long, value_name = "FILE")]
     pub recovery_key: PathBuf,
     /// What people call the fleet: lower-case letters, digits and hyphens
-    #[arg(long, value_name = "NAME")]
-    pub name: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "from_snapshot")]
+    pub name: Option<String>,
+    /// Found a fleet again whose coordinators are all lost: under the identity, the name and the
+    /// certificate authority that this snapshot has, so that `strongroom snapshot restore` takes it
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    pub from_snapshot: Option<PathBuf>,
     /// Directory for the coordinator's files: absent, or empty
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
@@ -36,9 +43,9 @@ pub struct InitArgs {
     /// Where it keeps everything [default: data in --dir]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// What people call the coordinator
-    #[arg(long, value_name = "NAME", default_value = "coordinator-1")]
-    pub node_name: String,
+    /// What people call the coordinator [default: coordinator- and its number]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
     /// What people call the first operator, whose role is admin
     #[arg(long, value_name = "NAME", default_value = "admin")]
     pub operator: String,
@@ -57,12 +64,48 @@ struct FoundedView {
     recovery_key_fingerprint: String,
 }
 
-pub(super) fn run(arguments: InitArgs, context: &Context) -> Result<()> {
+/// A fleet's identity from a snapshot, and the first node id that it never gave out.
+async fn from_snapshot(
+    snapshot: &Path,
+    recovery_key: &Path,
+    context: &Context,
+) -> Result<(FleetSeed, u64)> {
+    let (found, _) = snapshot::inspect(snapshot, context).await?;
+    let secret = key_files::recovery_secret(recovery_key)?;
+    let authority = found.state.authority().ok_or_else(|| {
+        CliError::new(
+            Code::InvalidConfig,
+            format!(
+                "{} holds no certificate authority: its fleet was not founded by `fleet init`",
+                shown::path(snapshot)
+            ),
+        )
+        .with_remedy(
+            "set the first coordinator up as the lost ones were, with the same fleet id and \
+             certificates of the same authority, then restore the snapshot",
+        )
+    })?;
+    let seed = FleetSeed::reopen(
+        found.meta.fleet,
+        &found.meta.fleet_name,
+        &authority.root_certificate,
+        &authority.sealed_root_key,
+        &secret,
+    )?;
+    let listed = found.meta.nodes.iter().flatten().copied();
+    let known = found.state.nodes().map(|node| node.id.get());
+    let holders = found.state.bundles().flat_map(|(_, row)| &row.holders).map(|node| node.get());
+    let last = listed.chain(known).chain(holders).chain([found.meta.leader]).max();
+    Ok((seed, last.unwrap_or(0) + 1))
+}
+
+pub(super) async fn run(arguments: InitArgs, context: &Context) -> Result<()> {
     for (what, name) in [
-        ("--name", &arguments.name),
-        ("--node-name", &arguments.node_name),
-        ("--operator", &arguments.operator),
+        ("--name", arguments.name.as_ref()),
+        ("--node-name", arguments.node_name.as_ref()),
+        ("--operator", Some(&arguments.operator)),
     ] {
+        let Some(name) = name else { continue };
         proto_types::check_cluster_name(name)
             .map_err(|error| CliError::usage(format!("{what} {name:?}: {error}")))?;
     }
@@ -70,11 +113,17 @@ pub(super) fn run(arguments: InitArgs, context: &Context) -> Result<()> {
     let data_dir = arguments
         .data_dir
         .map(|path| std::path::absolute(&path).map_err(|error| CliError::io("use", &path, &error)));
-    let recovery = key_files::recovery_public(&arguments.recovery_key)?;
-    let seed = FleetSeed::draw(&arguments.name, recovery, &context.env)?;
+    let (seed, id) = match (&arguments.from_snapshot, &arguments.name) {
+        (Some(file), _) => from_snapshot(file, &arguments.recovery_key, context).await?,
+        (None, Some(name)) => {
+            let recovery = key_files::recovery_public(&arguments.recovery_key)?;
+            (FleetSeed::draw(name, recovery, &context.env)?, 1)
+        }
+        (None, None) => return Err(CliError::usage("give --name, or --from-snapshot")),
+    };
     let node = FirstNode {
-        id: 1,
-        name: arguments.node_name,
+        id,
+        name: arguments.node_name.unwrap_or_else(|| format!("coordinator-{id}")),
         listen: arguments.listen,
         address,
         metrics_listen: arguments.metrics_listen,

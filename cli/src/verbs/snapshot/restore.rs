@@ -132,7 +132,7 @@ pub(super) async fn run(arguments: &RestoreArgs, context: &Context) -> Result<()
 
 /// Whoever restores must be able to open what comes back.
 fn check_key(found: &Inspection, path: &Path) -> Result<()> {
-    let offered = key_files::recovery(path)?.public();
+    let offered = key_files::recovery_secret(path)?.public();
     let known = found.state.fleet().map(|fleet| fleet.recovery);
     if known.is_some_and(|known| known.hpke == offered.hpke && known.signing == offered.signing) {
         return Ok(());

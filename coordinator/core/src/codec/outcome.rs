@@ -6,7 +6,7 @@ use proto_types::{Epoch, LogIndex, LogTime, NodeId, Sequence};
 
 use super::DecodeError;
 use super::refusal::{self, WireRefusal};
-use super::wire::{At, WireId, id, present};
+use super::wire::{At, WireId, id, level, present};
 use crate::outcome::Outcome;
 
 const WHAT: &str = "outcome";
@@ -21,7 +21,7 @@ pub(super) struct WireOutcome {
     id: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
     manifest: Vec<u8>,
-    /// Epoch, sequence or node.
+    /// Epoch, sequence, node or level.
     #[prost(uint64, tag = "4")]
     number: u64,
     #[prost(uint64, tag = "5")]
@@ -127,6 +127,13 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::JoinTokenCreated { expires } => {
             WireOutcome { kind: 21, time_ms: expires.as_millis(), ..empty }
         }
+        Outcome::LevelRaised { level } => {
+            WireOutcome { kind: 32, number: u64::from(level.get()), ..empty }
+        }
+        Outcome::TimeFrozen { new } => WireOutcome { kind: 33, flag: *new, ..empty },
+        Outcome::TimeConfirmed { was_frozen, time } => {
+            WireOutcome { kind: 34, flag: *was_frozen, time_ms: time.as_millis(), ..empty }
+        }
     }
 }
 
@@ -185,6 +192,9 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         31 => Outcome::SnapshotRecorded { recorded: wire.flag },
         20 => Outcome::AuthoritySet,
         21 => Outcome::JoinTokenCreated { expires: time },
+        32 => Outcome::LevelRaised { level: level(at("level"), wire.number)? },
+        33 => Outcome::TimeFrozen { new: wire.flag },
+        34 => Outcome::TimeConfirmed { was_frozen: wire.flag, time },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     };
     // Fields that mean nothing for this kind must not be there.

@@ -4,7 +4,7 @@ use prost::Message;
 use proto_types::{Epoch, NodeId, Sequence};
 
 use super::DecodeError;
-use super::wire::{At, WireId, id, present};
+use super::wire::{At, WireId, id, level, present};
 use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
 
 const WHAT: &str = "refusal";
@@ -138,6 +138,13 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::JoinTokenRefused => WireRefusal { kind: 36, ..empty },
         Refusal::AuthorityExists => WireRefusal { kind: 37, ..empty },
         Refusal::AuthorityMissing => WireRefusal { kind: 38, ..empty },
+        Refusal::LevelTooLow { needed, active } => WireRefusal {
+            kind: 60,
+            have: u64::from(active.get()),
+            want: u64::from(needed.get()),
+            ..empty
+        },
+        Refusal::TimeFrozen => WireRefusal { kind: 61, ..empty },
     }
 }
 
@@ -229,6 +236,11 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         36 => Refusal::JoinTokenRefused,
         37 => Refusal::AuthorityExists,
         38 => Refusal::AuthorityMissing,
+        60 => Refusal::LevelTooLow {
+            needed: level(at("needed"), wire.want)?,
+            active: level(at("active"), wire.have)?,
+        },
+        61 => Refusal::TimeFrozen,
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     })
 }

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 
 use prost::{Message, Oneof};
-use proto_types::{Epoch, LogIndex, LogTime, NodeId, Sequence};
+use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId, Sequence};
 
 use super::wire::{
-    At, WireAuthority, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array, id,
-    id_or_none, ids, nodes, present, put_ids, put_nodes, put_or_none, word,
+    At, WireAuthority, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array,
+    id, id_or_none, ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
 use super::{DecodeError, bucket};
 use crate::command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
-    ClearFinding, Command, CommitPoint, Content, CreateJoinToken, EndReadLease, EndUpload,
-    ExpireLeases, ExpireSessions, FinishRestore, InitFleet, MoveNode, OfChange, OpenReadLease,
-    OpenUpload, RaiseFinding, RecordHolders, RecordSnapshot, RecoverByForce, RedeemJoinToken,
-    RegisterCluster, RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, SetAuthority,
+    ClearFinding, Command, CommitPoint, ConfirmTime, Content, CreateJoinToken, EndReadLease,
+    EndUpload, ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet, MoveNode,
+    OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordHolders, RecordSnapshot,
+    RecoverByForce, RedeemJoinToken, RegisterCluster, RemoveNode, RenewLease, Request,
+    RestorePiece, SealSnapshot, SetAuthority,
 };
 use crate::dropped::Dropped;
 
@@ -33,7 +34,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 52, 53"
+                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53"
     )]
     command: Option<WireCommand>,
 }
@@ -114,6 +115,13 @@ enum WireCommand {
     CreateJoinToken(WireCreateJoinToken),
     #[prost(message, tag = "38")]
     RedeemJoinToken(WireRedeemJoinToken),
+    /// The level.
+    #[prost(uint64, tag = "48")]
+    RaiseLevel(u64),
+    #[prost(message, tag = "49")]
+    FreezeTime(WireJump),
+    #[prost(message, tag = "50")]
+    ConfirmTime(WireConfirmTime),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -164,6 +172,9 @@ struct WireRedeemJoinToken {
     #[prost(bytes = "vec", tag = "2")]
     key: Vec<u8>,
 }
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct WireConfirmTime {}
 
 #[derive(Clone, Copy, PartialEq, Message)]
 struct WireOfChange {
@@ -498,6 +509,9 @@ fn put_command(command: &Command) -> WireCommand {
             token: c.token.to_vec(),
             key: c.key.to_vec(),
         }),
+        Command::RaiseLevel(c) => WireCommand::RaiseLevel(u64::from(c.to.get())),
+        Command::FreezeTime(c) => WireCommand::FreezeTime(WireJump::put(&c.jump)),
+        Command::ConfirmTime(ConfirmTime) => WireCommand::ConfirmTime(WireConfirmTime {}),
     }
 }
 
@@ -683,6 +697,17 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
             token: array(at("token"), &c.token)?,
             key: array(at("key"), &c.key)?,
         }),
+        WireCommand::RaiseLevel(to) => {
+            let to = level(at("level"), to)?;
+            if to > Level::NEWEST {
+                return Err(DecodeError::Unknown { what: WHAT });
+            }
+            Command::RaiseLevel(RaiseLevel { to })
+        }
+        WireCommand::FreezeTime(jump) => {
+            Command::FreezeTime(FreezeTime { jump: WireJump::get(at("jump"), Some(jump))? })
+        }
+        WireCommand::ConfirmTime(WireConfirmTime {}) => Command::ConfirmTime(ConfirmTime),
     })
 }
 

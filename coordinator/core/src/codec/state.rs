@@ -155,6 +155,8 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
     match row {
         Row::Meta(meta) => {
             state.time = LogTime::from_millis(meta.time_ms);
+            state.level = rows::get_level(&meta)?;
+            state.freeze = rows::get_freeze(&meta)?.map(Arc::new);
             state.fleet = rows::get_fleet(meta)?.map(Arc::new);
         }
         Row::Cluster(row) => {

@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 
 use prost::Message;
 use proto_types::{
-    BundleId, BundleKind, ClusterId, DekId, FleetId, LeaseId, NodeId, SessionId, SigningPublicKey,
+    BundleId, BundleKind, ClusterId, DekId, FleetId, LeaseId, Level, NodeId, SessionId,
+    SigningPublicKey,
 };
 
 use super::DecodeError;
 use crate::command::UploadEnd;
 use crate::dropped::BundlePrefix;
 use crate::rows::{
-    BundleHome, FindingKey, Instance, NodeState, Proof, ProofState, ReadPurpose, RecoveryPublicKey,
-    Scope, Severity,
+    BundleHome, FindingKey, Instance, Jump, NodeState, Proof, ProofState, ReadPurpose,
+    RecoveryPublicKey, Scope, Severity,
 };
 
 /// Where a field stands, for the error.
@@ -99,6 +100,10 @@ pub(super) fn nodes(at: At, wire: &[u64]) -> Result<BTreeSet<NodeId>, DecodeErro
     Ok(wire.iter().copied().map(NodeId::new).collect())
 }
 
+pub(super) fn level(at: At, number: u64) -> Result<Level, DecodeError> {
+    u16::try_from(number).ok().filter(|n| *n > 0).map(Level::new).ok_or_else(|| at.invalid())
+}
+
 pub(super) fn present<T>(at: At, value: Option<T>) -> Result<T, DecodeError> {
     value.ok_or_else(|| at.invalid())
 }
@@ -153,6 +158,31 @@ impl WireRecovery {
     pub(super) fn get(at: At, wire: Option<Self>) -> Result<RecoveryPublicKey, DecodeError> {
         let wire = present(at, wire)?;
         Ok(RecoveryPublicKey { hpke: array(at, &wire.hpke)?, signing: array(at, &wire.signing)? })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireJump {
+    #[prost(sint64, tag = "1")]
+    by_ms: i64,
+    #[prost(bool, tag = "2")]
+    elapsed_known: bool,
+    /// Ascending.
+    #[prost(uint64, repeated, tag = "3")]
+    nodes: Vec<u64>,
+}
+
+impl WireJump {
+    pub(super) fn put(jump: &Jump) -> Self {
+        Self { by_ms: jump.by_ms, elapsed_known: jump.elapsed_known, nodes: put_nodes(&jump.nodes) }
+    }
+    pub(super) fn get(at: At, wire: Option<Self>) -> Result<Jump, DecodeError> {
+        let wire = present(at, wire)?;
+        Ok(Jump {
+            by_ms: wire.by_ms,
+            elapsed_known: wire.elapsed_known,
+            nodes: nodes(at, &wire.nodes)?,
+        })
     }
 }
 

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use coordinator_core::{
     AbandonRestore, AcquireEpoch, AddNode, AnnounceObject, BeginChange, BundleHome, BundlePrefix,
-    ClearFinding, Command, CreateJoinToken, EndReadLease, EndUpload, ExpireLeases, ExpireSessions,
-    Field, FindingKey, FinishRestore, HeaderField, HeaderProblem, Limit, MoveNode, OfChange,
-    Outcome, Proof, ProofState, RaiseFinding, RecordHolders, RecordObjects, RecoverByForce,
-    RedeemJoinToken, Refusal, RemoveNode, RenewLease, Request, RestorePiece, RestoreProblem, Role,
-    Scope, SealSnapshot, SetAuthority, SetBundleHome, Severity, State, UploadEnd, codec,
+    ClearFinding, Command, ConfirmTime, CreateJoinToken, EndReadLease, EndUpload, ExpireLeases,
+    ExpireSessions, Field, FindingKey, FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump,
+    Limit, MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RaiseLevel, RecordHolders,
+    RecordObjects, RecoverByForce, RedeemJoinToken, Refusal, RemoveNode, RenewLease, Request,
+    RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetAuthority, SetBundleHome, Severity,
+    State, UploadEnd, codec,
 };
-use proto_types::{Epoch, LogIndex, LogTime, NodeId};
+use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId};
 
 use crate::scenario::{
     Draft, FLEET, World, bundle, cluster, dek, init_fleet, instance, lease, nodes, open_read,
@@ -44,6 +45,14 @@ fn check_frozen(file: &str, samples: &[(String, Vec<u8>)]) {
         assert!(frozen[name] == *bytes, "{file}: {name} is written to other bytes than before");
     }
     assert_eq!(frozen.len(), samples.len(), "{file} holds a line that no sample is for");
+}
+
+fn jump() -> Jump {
+    Jump { by_ms: 3_600_000, elapsed_known: true, nodes: nodes(&[1, 3]) }
+}
+
+fn jump_back() -> Jump {
+    Jump { by_ms: -300_001, elapsed_known: false, nodes: nodes(&[]) }
 }
 
 /// At least one request of every command, with and without a session.
@@ -198,6 +207,10 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("commit_point-bucket", in_bucket.command()),
         ("record_snapshot", crate::bucket::record_snapshot(crate::bucket::snapshot(10, ""))),
         ("record_snapshot-bad", crate::bucket::record_snapshot(crate::bucket::snapshot(11, "why"))),
+        ("raise_level", Command::RaiseLevel(RaiseLevel { to: Level::new(2) })),
+        ("freeze_time", Command::FreezeTime(FreezeTime { jump: jump() })),
+        ("freeze_time-stopped", Command::FreezeTime(FreezeTime { jump: jump_back() })),
+        ("confirm_time", Command::ConfirmTime(ConfirmTime)),
     ];
     // Numbers of their own, so that no other command moves them.
     let joining = [
@@ -296,6 +309,9 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("snapshot_recorded".to_owned(), Outcome::SnapshotRecorded { recorded: true }),
         ("authority_set".to_owned(), Outcome::AuthoritySet),
         ("join_token_created".to_owned(), Outcome::JoinTokenCreated { expires: time }),
+        ("level_raised".to_owned(), Outcome::LevelRaised { level: Level::new(2) }),
+        ("time_frozen".to_owned(), Outcome::TimeFrozen { new: true }),
+        ("time_confirmed".to_owned(), Outcome::TimeConfirmed { was_frozen: true, time }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -355,6 +371,8 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("join_token_refused", Refusal::JoinTokenRefused),
         ("authority_exists", Refusal::AuthorityExists),
         ("authority_missing", Refusal::AuthorityMissing),
+        ("level_too_low", Refusal::LevelTooLow { needed: Level::new(2), active: Level::new(1) }),
+        ("time_frozen", Refusal::TimeFrozen),
     ]
     .into_iter()
     .map(|(name, refusal)| (name.to_owned(), refusal))
@@ -495,6 +513,13 @@ pub(crate) fn state_of_joining() -> State {
     world.state
 }
 
+/// One at level 2 whose time is frozen.
+pub(crate) fn state_raised_and_frozen() -> State {
+    let mut world = World::new();
+    world.ok(Command::FreezeTime(FreezeTime { jump: jump() }));
+    world.state
+}
+
 pub(crate) fn state_bytes(state: &State) -> Vec<u8> {
     let mut bytes = Vec::new();
     codec::write_state(state, &mut bytes).unwrap();
@@ -511,7 +536,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 33];
+    let mut seen = [false; 36];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -547,9 +572,12 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::SetAuthority(_) => 30,
             Command::CreateJoinToken(_) => 31,
             Command::RedeemJoinToken(_) => 32,
+            Command::RaiseLevel(_) => 33,
+            Command::FreezeTime(_) => 34,
+            Command::ConfirmTime(_) => 35,
         }] = true;
     }
-    assert_eq!(seen, [true; 33]);
+    assert_eq!(seen, [true; 36]);
 }
 
 #[test]
@@ -564,8 +592,7 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    let known = (1..=21).chain(24..=26).chain(28..=31).chain(36..=37);
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), known.collect::<Vec<_>>());
+    assert_eq!(kinds, (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).collect());
 }
 
 #[test]
@@ -576,6 +603,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let (restoring, restored) = (state_of_restore(), state_restored());
     let recovered = state_recovered();
     let bucket = state_of_bucket();
+    let raised = state_raised_and_frozen();
     let samples = [
         ("state", &state),
         ("state-members", &members),
@@ -584,6 +612,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
         ("state-recovered", &recovered),
         ("state-bucket", &bucket),
         ("state-joining", &joining),
+        ("state-raised", &raised),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
@@ -595,6 +624,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     assert!(codec::read_state(&mut &frozen["state-restoring"][..]).unwrap() == restoring);
     assert!(codec::read_state(&mut &frozen["state-restored"][..]).unwrap() == restored);
     assert!(codec::read_state(&mut &frozen["state-bucket"][..]).unwrap() == bucket);
+    assert!(codec::read_state(&mut &frozen["state-raised"][..]).unwrap() == raised);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
 }

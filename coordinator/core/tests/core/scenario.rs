@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use coordinator_core::{
     AcquireEpoch, AddedBundle, Applied, ChangedContent, Cluster, Command, CommitPoint, Content,
     EndReadLease, InitFleet, Instance, LogContext, OfChange, OpenReadLease, OpenUpload, Outcome,
-    PointRow, Proof, ProofState, ReadPurpose, RecoveryPublicKey, Refusal, RegisterCluster, Request,
-    State, apply,
+    PointRow, Proof, ProofState, RaiseLevel, ReadPurpose, RecoveryPublicKey, Refusal,
+    RegisterCluster, Request, State, apply,
 };
 use ed25519_dalek::{Signer, SigningKey};
 use proto_types::{
@@ -107,7 +107,12 @@ impl World {
         apply(&mut self.state, request, &log)
     }
 
+    /// Raises the active level to what the command needs, as the leader would have.
     pub(crate) fn run(&mut self, command: Command) -> Applied {
+        let to = command.level();
+        if to > self.state.level() && command.waits_for_level() {
+            self.apply(&self.request(Command::RaiseLevel(RaiseLevel { to })));
+        }
         self.apply(&self.request(command))
     }
 
@@ -123,6 +128,10 @@ impl World {
         // Log time moves with any entry: move it before the comparison, by one that does nothing.
         self.run(Command::EndReadLease(EndReadLease { lease: LeaseId::ZERO }));
         self.index -= 1;
+        if command.waits_for_level() {
+            self.run(Command::RaiseLevel(RaiseLevel { to: command.level() }));
+            self.index -= 1;
+        }
         let before = self.state.clone();
         let applied = self.run(command);
         assert_eq!(applied.events, [], "a refusal has no events");

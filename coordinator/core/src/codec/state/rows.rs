@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use prost::{Message, Oneof};
-use proto_types::{BundleId, Epoch, LeaseId, LogIndex, LogTime, NodeId, Sequence, SessionId};
+use proto_types::{
+    BundleId, Epoch, LeaseId, Level, LogIndex, LogTime, NodeId, Sequence, SessionId,
+};
 
 use super::super::outcome::{self, WireOutcome};
 use super::super::wire::{
-    At, WireAuthority, WireFindingKey, WireId, WireProof, WireRecovery, WireWord, array,
-    array_or_none, id, id_or_none, ids, kind, nodes, present, put_ids, put_nodes, put_or_none,
-    word,
+    At, WireAuthority, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array,
+    array_or_none, id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes,
+    put_or_none, word,
 };
 use super::super::{DecodeError, bucket};
 use super::joining::WireJoinToken;
 use crate::rows::{
-    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Head, NodeRow, PointRow,
-    ReadLease, Recovery, Restore, Session, UploadLease,
+    BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
+    PointRow, ReadLease, Recovery, Restore, Session, UploadLease,
 };
 use crate::state::State;
 
@@ -92,6 +94,19 @@ pub(super) struct WireMeta {
     /// The last restore.
     #[prost(bytes = "vec", tag = "14")]
     restored_from: Vec<u8>,
+    /// The active level; 0 stands for the first one, which is not written.
+    #[prost(uint64, tag = "19")]
+    level: u64,
+    #[prost(message, optional, tag = "20")]
+    freeze: Option<WireFreeze>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireFreeze {
+    #[prost(uint64, tag = "1")]
+    since_ms: u64,
+    #[prost(message, optional, tag = "2")]
+    jump: Option<WireJump>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -113,12 +128,40 @@ pub(super) fn put_meta(state: &State) -> Row {
         created_ms: fleet.created.as_millis(),
         recovery: Some(WireRecovery::put(&fleet.recovery)),
     });
+    let level = Some(state.level).filter(|level| *level > Level::OLDEST);
+    let freeze = state.freeze.as_ref().map(|freeze| WireFreeze {
+        since_ms: freeze.since.as_millis(),
+        jump: Some(WireJump::put(&freeze.jump)),
+    });
     Row::Meta(WireMeta {
         time_ms: state.log_time().as_millis(),
         fleet,
         generation: state.fleet().map_or(0, |fleet| fleet.generation),
         restored_from: put_or_none(state.fleet().and_then(|fleet| fleet.restored_from.as_ref())),
+        level: level.map_or(0, |level| u64::from(level.get())),
+        freeze,
     })
+}
+
+/// A level that this program does not know is the state of a newer one.
+pub(super) fn get_level(meta: &WireMeta) -> Result<Level, DecodeError> {
+    if meta.level == 0 {
+        return Ok(Level::OLDEST);
+    }
+    let at = At("meta row", "level");
+    match level(at, meta.level)? {
+        Level::OLDEST => Err(at.invalid()),
+        level if level > Level::NEWEST => Err(DecodeError::Unknown { what: "state" }),
+        level => Ok(level),
+    }
+}
+
+pub(super) fn get_freeze(meta: &WireMeta) -> Result<Option<Freeze>, DecodeError> {
+    let Some(wire) = &meta.freeze else { return Ok(None) };
+    Ok(Some(Freeze {
+        since: LogTime::from_millis(wire.since_ms),
+        jump: WireJump::get(At("meta row", "jump"), wire.jump.clone())?,
+    }))
 }
 
 pub(super) fn get_fleet(meta: WireMeta) -> Result<Option<Fleet>, DecodeError> {
