@@ -1,6 +1,8 @@
-use coordinator_core::{InitFleet, LogContext, RecoveryPublicKey, Request, Voters, apply};
+use coordinator_core::{
+    InitFleet, LogContext, RaiseLevel, RecoveryPublicKey, Request, Voters, apply,
+};
 use proto_types::env::SystemRandom;
-use proto_types::{FleetId, LogIndex};
+use proto_types::{FleetId, Level, LogIndex};
 
 use super::*;
 
@@ -41,6 +43,7 @@ fn authority_is_recorded_once_and_its_end_is_told_a_year_ahead() {
             recovery: RecoveryPublicKey { hpke: [1; 32], signing: [2; 32] },
         }),
     );
+    run(&mut state, Command::RaiseLevel(RaiseLevel { to: Level::new(2) }));
     assert_eq!(round(&authority, &mut state, NOW), None);
     assert!(state.authority().is_none(), "who has no sealed key records nothing");
     authority.sealed = Some(b"sealed".to_vec());

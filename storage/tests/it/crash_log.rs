@@ -284,6 +284,11 @@ fn invariant_r2_every_sync_of_log_and_marker_is_missed_when_left_out() {
                 "zeros that nobody reads, synced so that the sync of the header has less to do",
             ),
             ("killed", _) => Site::Excused("made up for by the open that follows"),
+            // `Step::Whole` over the end of a segment: before its vote is acknowledged the marker is
+            // synced once more, behind the frame.
+            ("work", "MARKER") if number == 106 => {
+                Site::Excused("nothing is acknowledged between this sync and the vote's own")
+            }
             _ => Site::Always,
         }
     });

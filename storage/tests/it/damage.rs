@@ -232,7 +232,7 @@ fn log_of_another_node_or_a_newer_program_is_refused() {
     content[60..64].copy_from_slice(&checksum);
     newer.overwrite(&path, &content).unwrap();
     let error = log_error(&newer);
-    assert!(matches!(error, LogError::UnsupportedVersion { found: 3, .. }), "{error}");
+    assert!(matches!(error, LogError::UnsupportedVersion { found: 2, .. }), "{error}");
 }
 
 #[test]
