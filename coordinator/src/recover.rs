@@ -197,6 +197,7 @@ pub async fn answering(
     let tls = load_tls(config)?;
     let connect = Duration::from_millis(config.raft.election_timeout_min_ms);
     let peers = Peers::new(env, config.fleet.id, config.node_id, &config.members, &tls, connect)?;
+    peers.say(config.upgrade.levels());
     peers.learn(&plan.others);
     let answers = wiped::ask(&peers).await.into_iter();
     Ok(answers

@@ -28,6 +28,7 @@ pub async fn announce(config: &Config, env: &Env, address: &str) -> Result<(), A
     let tls = load_tls(config)?;
     let connect = Duration::from_millis(config.raft.election_timeout_min_ms);
     let peers = Peers::new(env, config.fleet.id, config.node_id, &config.members, &tls, connect)?;
+    peers.say(config.upgrade.levels());
     let command = Command::MoveNode(MoveNode {
         node: config.node_id,
         name: config.name.clone(),

@@ -33,7 +33,7 @@ async fn fleet_with(s3: &S3) -> Fleet {
 
 /// What `fleet bundles status` says once it is so.
 async fn moved(fleet: &Fleet, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    until_in(Duration::from_secs(60), what, async || {
+    until_in(Duration::from_secs(180), what, async || {
         let status = fleet.admin_cli().json(&["fleet", "bundles", "status"]).await;
         is_so(&status).then_some(status)
     })

@@ -63,6 +63,11 @@ async fn health_and_reflection(fleet: &Fleet) {
     assert!(names.contains(&"grpc.health.v1.Health"), "{names:?}");
 }
 
+/// All but those of scheduled snapshots, which this fleet has none of: `schedule.rs` looks for them.
+fn listed() -> impl Iterator<Item = &'static coordinator::telemetry::Metric> {
+    METRICS.iter().filter(|metric| !metric.name.starts_with("strongroom_snapshot"))
+}
+
 async fn every_metric(fleet: &Fleet) {
     // A read, a damaged copy found and repaired: then every counter has counted once.
     let operator = fleet.operator(Role::Operator);
@@ -86,10 +91,10 @@ async fn every_metric(fleet: &Fleet) {
         for node in NODES {
             pages.push_str(&scrape(&fleet.node(node).metrics_address()).await);
         }
-        METRICS.iter().all(|metric| pages.contains(&format!("# TYPE {} ", metric.name)))
+        listed().all(|metric| pages.contains(&format!("# TYPE {} ", metric.name)))
     })
     .await;
-    for metric in METRICS {
+    for metric in listed() {
         let kind = match metric.kind {
             MetricKind::Counter => "counter",
             MetricKind::Gauge => "gauge",

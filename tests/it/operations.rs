@@ -525,8 +525,11 @@ async fn operations_a_fleet_moves_as_a_whole() {
 #[test]
 fn operations_every_page_is_followed_by_a_test() {
     let directory = tests::binary::workspace().join("docs/operations");
-    let this = std::fs::read_to_string(tests::binary::workspace().join("tests/it/operations.rs"))
-        .expect("this file can be read");
+    let source = |name: &str| {
+        let path = tests::binary::workspace().join("tests/it").join(name);
+        std::fs::read_to_string(path).expect("a test's file can be read")
+    };
+    let tests = source("operations.rs") + &source("all_lost.rs");
     let index = std::fs::read_to_string(directory.join("README.md")).expect("an index");
     let has_commands = |name: &str| {
         let page = std::fs::read_to_string(directory.join(name));
@@ -539,7 +542,7 @@ fn operations_every_page_is_followed_by_a_test() {
             continue;
         }
         assert!(index.contains(&format!("({name})")), "{name} is not in the index");
-        assert!(this.contains(&format!("\"{name}\"")), "{name} is followed by no test");
+        assert!(tests.contains(&format!("\"{name}\"")), "{name} is followed by no test");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use coordinator::telemetry::METRICS;
 use proto::v1;
 use tests::s3::Mood;
 use tests::sealed::Content;
@@ -84,6 +85,15 @@ async fn schedule_saves_to_a_directory_reads_back_keeps_few_and_touches_nothing_
     assert!(snapshots().len() <= 3, "{:?}", snapshots());
     assert_eq!(std::fs::read_to_string(&foreign).expect("still there"), "mine");
     assert!(!leftover.exists());
+
+    // What a fleet without a schedule does not show is there.
+    let mut pages = String::new();
+    for node in fleet.running() {
+        pages.push_str(&tests::metrics::scrape(&fleet.node(node).metrics_address()).await);
+    }
+    for metric in METRICS.iter().filter(|metric| metric.name.starts_with("strongroom_snapshot")) {
+        assert!(pages.contains(&format!("# TYPE {} ", metric.name)), "{}", metric.name);
+    }
 
     // A directory that is gone is a finding, which goes when it is there again.
     let moved = directory.path().with_extension("moved");
