@@ -7,7 +7,7 @@ use proto_types::{ClusterId, Epoch, SigningPublicKey};
 
 use crate::apply::Context;
 use crate::command::{AcquireEpoch, RegisterCluster};
-use crate::outcome::{Event, LeaseEnd, Outcome};
+use crate::outcome::{Event, Outcome};
 use crate::refusal::{Field, Refusal};
 use crate::rows::{Cluster, Head};
 use crate::state::State;
@@ -101,10 +101,7 @@ pub(crate) fn acquire_epoch(
     let epoch = cluster.epoch;
     state.clusters.insert(command.cluster, Arc::new(cluster));
     // What the instance before had under way can never be committed: let go of it at once.
-    let superseded: Vec<_> = state.uploads_of(&command.cluster).map(|(id, _)| *id).collect();
-    for lease in superseded {
-        leases::end_upload(state, context, lease, LeaseEnd::Superseded);
-    }
+    leases::supersede_uploads(state, context, &command.cluster);
     context.events.push(Event::EpochIssued {
         cluster: command.cluster,
         epoch,

@@ -271,5 +271,7 @@ fn install(
     if let Some(lease) = command.lease {
         leases::end_upload(state, context, lease, LeaseEnd::Committed);
     }
+    // They build on what is the head no more, so they can never be committed: let go of them now.
+    leases::supersede_uploads(state, context, &command.cluster);
     outcome
 }

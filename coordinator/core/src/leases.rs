@@ -1,7 +1,7 @@
 //! What upload and read leases share, and the read leases. A lease lives from the log entry that
 //! opens it to the one that ends it; clocks only decide when an end may be proposed (B2).
 
-use proto_types::LeaseId;
+use proto_types::{ClusterId, LeaseId};
 
 use crate::apply::Context;
 use crate::command::{EndReadLease, ExpireLeases, OpenReadLease, RenewLease};
@@ -124,6 +124,14 @@ pub(crate) fn end_upload(
     bucket::abandon(state, row.index);
     context.events.push(Event::LeaseEnded { lease, cluster: row.cluster, end });
     true
+}
+
+/// Ends every upload of a cluster.
+pub(crate) fn supersede_uploads(state: &mut State, context: &mut Context<'_>, cluster: &ClusterId) {
+    let superseded: Vec<_> = state.uploads_of(cluster).map(|(id, _)| *id).collect();
+    for lease in superseded {
+        end_upload(state, context, lease, LeaseEnd::Superseded);
+    }
 }
 
 fn end_read_lease(

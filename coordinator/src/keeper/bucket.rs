@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::receive::next_piece;
 use super::{Inner, Keeper, Pieces, Receiving, Upload, lock, store_error};
-use crate::service::{core_request, lease_gone};
+use crate::service::core_request;
 use crate::telemetry;
 
 /// An object found whole this long ago counts as whole: nothing is ever written under its name
@@ -108,7 +108,7 @@ impl Keeper {
             }
             _ => {}
         }
-        let copy = self.begin_object(&receiving, generation, upload.bytes, upload.offset);
+        let copy = self.begin_object(&receiving, upload);
         let mut first = true;
         while let Some(piece) = next_piece(&mut pieces).await {
             let piece = match piece {
@@ -128,14 +128,20 @@ impl Keeper {
         }
         copy.finish().await?;
         telemetry::bundle_stored(upload.bundle, upload.bytes, "bucket");
-        let state = self.inner.raft.local().state;
-        if is_wanted(&state, &upload.bundle, generation) {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Whether an announced object that was written, or perhaps written, is wanted. Where its upload
+    /// ended meanwhile, whoever deletes what that left may have been here before the object was: it
+    /// is deleted once more. Its name is never used again.
+    pub(super) async fn settle_object(&self, upload: Upload) -> Result<bool, ApiError> {
+        // A state of before the write would not know of the end.
+        let state = self.inner.raft.read().await?.state;
+        let is_wanted = is_wanted(&state, &upload.bundle, upload.lease_index);
+        if !is_wanted {
+            self.delete_object(upload.bundle, upload.lease_index).await?;
         }
-        // The upload ended meanwhile, and whoever deletes what it left may have been here before
-        // the object was. Its name is never used again.
-        self.delete_object(upload.bundle, generation).await?;
-        Err(lease_gone(upload.lease))
+        Ok(is_wanted)
     }
 
     /// Deletes one object by name.

@@ -6,19 +6,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use proto::ApiError;
-use proto_types::{BundleId, Code, LogIndex};
+use proto_types::{BundleId, Code};
 use storage::bundles::{BundleError, BundleStore};
 use storage::ledger::UploadClaim;
 use tokio::sync::mpsc;
 
 use super::durable::is_fatal;
 use super::{Inner, Keeper, Pieces, Receiving, Upload};
+use crate::service::lease_gone;
 use crate::telemetry;
 
 /// Pieces between network and disk: 8 MiB, enough to hide one slow write.
 const PIECES_IN_FLIGHT: usize = 8;
 /// A sender from whom nothing comes for this long has gone, although its connection lives.
 const SENDER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two questions whether an object that was written is wanted.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The writing end of a bundle on its way to this node's disk.
 pub(super) struct LocalCopy {
@@ -35,9 +39,7 @@ impl LocalCopy {
     /// Waits until everything is on stable storage under its name.
     pub(super) async fn finish(self) -> Result<(), ApiError> {
         drop(self.pieces);
-        self.done
-            .await
-            .unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "the disk writer panicked")))
+        outcome(self.done).await
     }
 
     /// Waits until what was handed over is written, and leaves it for a later continuation.
@@ -45,6 +47,12 @@ impl LocalCopy {
         // The writer sees too few bytes and keeps the partial; its error is what is expected.
         let _ = self.finish().await;
     }
+}
+
+async fn outcome(
+    done: tokio::sync::oneshot::Receiver<Result<(), ApiError>>,
+) -> Result<(), ApiError> {
+    done.await.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "the disk writer panicked")))
 }
 
 /// The next piece of a stream, within a sender's patience.
@@ -73,21 +81,38 @@ impl Keeper {
         })
     }
 
-    /// The same into the bucket, under an announced name; read back at the end.
-    pub(super) fn begin_object(
-        &self,
-        receiving: &Arc<Receiving>,
-        generation: LogIndex,
-        bytes: u64,
-        offset: u64,
-    ) -> LocalCopy {
-        self.begin_copy(receiving, move |receiving, pieces| {
+    /// The same into the bucket, under an announced name; read back at the end, and looked after
+    /// when nobody waits any more.
+    pub(super) fn begin_object(&self, receiving: &Arc<Receiving>, upload: Upload) -> LocalCopy {
+        let generation = upload.lease_index;
+        let copy = self.begin_copy(receiving, move |receiving, pieces| {
             let (inner, bundle) = (&receiving.inner, receiving.bundle);
             let store = inner.objects(generation)?;
-            write(inner, &store, bundle, (bytes, offset), pieces)?;
+            write(inner, &store, bundle, (upload.bytes, upload.offset), pieces)?;
             inner.remember_object(bundle, generation);
             Ok(())
-        })
+        });
+        let (report, done) = tokio::sync::oneshot::channel();
+        let LocalCopy { pieces, done: written } = copy;
+        let keeper = self.clone();
+        self.inner.env.spawn.task(
+            "settle-object",
+            Box::pin(async move {
+                let written = outcome(written).await;
+                let mut is_wanted = keeper.settle_object(upload).await;
+                let _ = report.send(match &is_wanted {
+                    Ok(true) => written,
+                    Ok(false) => written.and(Err(lease_gone(upload.lease))),
+                    Err(error) => written.and(Err(error.clone())),
+                });
+                while let Err(error) = is_wanted {
+                    tracing::debug!(bundle = %upload.bundle, %error, "is this object wanted?");
+                    tokio::time::sleep(SETTLE_PAUSE).await;
+                    is_wanted = keeper.settle_object(upload).await;
+                }
+            }),
+        );
+        LocalCopy { pieces, done }
     }
 
     fn begin_copy(

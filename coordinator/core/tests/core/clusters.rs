@@ -8,7 +8,8 @@ use coordinator_core::{
 use proto_types::{ClusterId, Code, Epoch, FleetId, SigningPublicKey};
 
 use crate::scenario::{
-    FLEET, RECOVERY, World, check, cluster, init_fleet, instance, lease, register, register_cluster,
+    Draft, FLEET, RECOVERY, World, check, cluster, init_fleet, instance, lease, open_upload,
+    register, register_cluster,
 };
 
 fn acquire(n: u8, who: u8) -> Command {
@@ -172,6 +173,26 @@ fn invariant_e1_each_new_instance_gets_a_higher_epoch() {
         acquire(8, 1),
         Err(Refusal::ClusterUnknown { cluster: ClusterId::from_bytes([8; 16]) }),
     );
+}
+
+#[test]
+fn invariant_b2_a_commit_ends_the_clusters_other_uploads_which_build_on_what_is_the_head_no_more() {
+    let mut world = World::with_first_point();
+    world.add_cluster(2);
+    let left_behind = lease(9);
+    let parent = world.state.cluster(&cluster(1)).unwrap().head.sequence;
+    world.ok(open_upload(1, world.epoch(1), left_behind, parent));
+    let upload = world.open(1);
+    let of_another = world.open(2);
+    let command = Draft::delta(&world, 1, upload).command();
+    let applied = world.run(command);
+    let end = |lease, end| Event::LeaseEnded { lease, cluster: cluster(1), end };
+    assert_eq!(
+        applied.events[1..],
+        [end(upload, LeaseEnd::Committed), end(left_behind, LeaseEnd::Superseded)]
+    );
+    assert!(!world.state.lease_live(&left_behind));
+    assert!(world.state.lease_live(&of_another), "other clusters go on");
 }
 
 #[test]

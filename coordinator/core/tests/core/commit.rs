@@ -353,12 +353,12 @@ fn commit_needs_the_lease_of_its_upload() {
     let mut statement = Draft::unchanged(&world, 1);
     statement.commit.lease = Some(other);
     check(&world, statement.command(), Err(Refusal::LeaseOfAnother { lease: other }));
-    // An upload opened against an older parent commits nothing.
+    // An upload opened against an older parent ended with the commit that made it old.
     let old = draft.commit.lease.unwrap();
     world.commit_unchanged(1);
     let mut late = Draft::delta(&world, 1, old);
     late.commit.lease = Some(old);
-    check(&world, late.command(), Err(Refusal::LeaseOfAnother { lease: old }));
+    check(&world, late.command(), Err(Refusal::LeaseGone { lease: old }));
     // A lease past its time, which no entry has ended, is as good as any.
     let fresh = lease(55);
     world.ok(open_upload(1, Epoch::new(1), fresh, seq(2)));

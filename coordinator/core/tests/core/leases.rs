@@ -169,7 +169,8 @@ fn invariant_b2_leases_end_by_log_entries_only() {
     world.ok(open_upload(1, Epoch::new(1), lease(9), seq(1)));
     world.open_read(1, lease(8), 1);
     world.now_ms += 1_000 * HOUR_MS;
-    world.commit_unchanged(1);
+    world.add_cluster(2);
+    world.commit_first(2);
     for id in [9, 8] {
         assert!(world.state.lease_live(&lease(id)), "time alone ended lease {id}");
     }
