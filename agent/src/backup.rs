@@ -9,6 +9,7 @@ mod engine;
 mod files;
 mod findings;
 mod hints;
+mod notebook;
 mod previous;
 mod run;
 pub(crate) mod seal;

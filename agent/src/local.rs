@@ -76,6 +76,11 @@ impl Local {
         result
     }
 
+    /// Ends the engine well, once its backup has ended.
+    pub(crate) async fn close(&self) {
+        self.engine.lock().await.close().await;
+    }
+
     fn note(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -96,6 +96,7 @@ pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Resul
         ended
     };
     let (served, watched) = futures::join!(serving, watching);
+    service.close().await;
     // Only the name: the next agent replaces what is left of a socket.
     let _ = std::fs::remove_file(&socket);
     tracing::info!("agent_stopped");

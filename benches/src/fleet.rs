@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use proto_types::ByteCount;
+use tokio::runtime::Runtime;
 
 use crate::etcd::{self, Etcd};
 use crate::figure::Report;
@@ -27,26 +28,25 @@ const CROWD: usize = 64;
 /// Points of the measurements of size, and of their tenfold.
 const POINTS: usize = 100_000;
 
-/// Measures and reports.
-pub(crate) fn measure(
+/// Measures how many commits a second there are, and reports.
+pub(crate) fn measure_rates(program: &Program, work: &Path, report: &mut Report) -> Result<()> {
+    let directory = work.join("rates");
+    let (runtime, fleet, etcd) = start(program, &directory)?;
+    let peer = etcd.as_ref().map(|etcd| etcd.start(&directory.join("etcd"))).transpose()?;
+    runtime.block_on(rates::measure(&fleet, peer.as_ref(), report))?;
+    drop(peer);
+    end(fleet, &directory)
+}
+
+/// Measures what depends on how much there is, and reports.
+pub(crate) fn measure_sizes(
     program: &Program,
     work: &Path,
     tenfold: bool,
     report: &mut Report,
 ) -> Result<()> {
-    proto::tls::install_crypto_provider();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let directory = work.join("fleet");
-    let mut fleet = Fleet::start(program, &directory.join("ours"))?;
-    let etcd = Etcd::find();
-    if etcd.is_none() {
-        say(&format!("etcd is {}", etcd::HOW));
-    }
-    let peer = etcd.as_ref().map(|etcd| etcd.start(&directory.join("etcd"))).transpose()?;
-
-    runtime.block_on(agents::enrol(&fleet, CROWD))?;
-    runtime.block_on(rates::measure(&fleet, peer.as_ref(), report))?;
-    drop(peer);
+    let (runtime, mut fleet, etcd) = start(program, &directory)?;
     transfer::measure(&runtime, &mut fleet, report)?;
     for size in [saving::ONCE, saving::TENFOLD] {
         if size.points > POINTS && !tenfold {
@@ -61,7 +61,23 @@ pub(crate) fn measure(
         let resident = fleet.peak_resident_bytes()?;
         say(&format!("{} points: coordinators hold {}", size.points, ByteCount::new(resident)));
     }
+    end(fleet, &directory)
+}
+
+fn start(program: &Program, directory: &Path) -> Result<(Runtime, Fleet, Option<Etcd>)> {
+    proto::tls::install_crypto_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let fleet = Fleet::start(program, &directory.join("ours"))?;
+    let etcd = Etcd::find();
+    if etcd.is_none() {
+        say(&format!("etcd is {}", etcd::HOW));
+    }
+    runtime.block_on(agents::enrol(&fleet, CROWD))?;
+    Ok((runtime, fleet, etcd))
+}
+
+fn end(fleet: Fleet, directory: &Path) -> Result<()> {
     fleet.stop(&mut Memory::default())?;
-    std::fs::remove_dir_all(&directory)?;
+    std::fs::remove_dir_all(directory)?;
     Ok(())
 }

@@ -33,6 +33,10 @@ use crate::memory::Memory;
 use crate::strongroom::Program;
 
 /// Figures of strongroom beside its peers.
+/// As in the binary: the agents of some figures run in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(name = "benches", version)]
 struct Cli {
@@ -80,7 +84,9 @@ enum Group {
     LargeFile,
     /// From the leader's SIGKILL to the next acknowledged write
     Failover,
-    /// Commit rates, snapshots, planned transfers and restarts of a fleet with 100,000 points
+    /// Commits and unchanged points by 1 and by 64 agents
+    Rates,
+    /// Planned transfers; snapshots and restarts of a fleet with 100,000 points
     Fleet,
 }
 
@@ -121,8 +127,11 @@ fn peers(arguments: &PeersArgs) -> Result<()> {
         large_file::measure(&program, &work, &mut report, &mut memory)?;
     }
     memory.report(&mut report)?;
+    if wanted(Group::Rates) {
+        fleet::measure_rates(&program, &work, &mut report)?;
+    }
     if wanted(Group::Fleet) {
-        fleet::measure(&program, &work, arguments.tenfold, &mut report)?;
+        fleet::measure_sizes(&program, &work, arguments.tenfold, &mut report)?;
     }
     report.finish(arguments.check)
 }

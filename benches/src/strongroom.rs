@@ -1,6 +1,8 @@
 //! Our side: the real binary, three coordinator processes and an agent process per cluster, set
 //! up by config files and verbs as a person would, driven by the operator's verbs.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -79,6 +81,7 @@ pub(crate) struct Fleet {
     operator_tls: String,
     pki: Pki,
     ports: [u16; NODES],
+    metrics_ports: [u16; NODES],
     servers: [Option<Server>; NODES],
 }
 
@@ -91,13 +94,17 @@ impl Fleet {
         process::run(program.command().args(["key", "init", "--out"]).arg(&operator))?;
         let pki = Pki::new(&directory.join("pki"), FLEET_ID)?;
         let files = pki.operator()?;
+        let free: [u16; 2 * NODES] = ports::free()?;
+        let (ports, metrics_ports) =
+            (std::array::from_fn(|at| free[at]), std::array::from_fn(|at| free[NODES + at]));
         let mut fleet = Self {
             program: program.clone(),
             directory: directory.to_owned(),
             operator_files: files.tls(),
             operator_tls: files.table(),
             pki,
-            ports: ports::free()?,
+            ports,
+            metrics_ports,
             servers: std::array::from_fn(|_| None),
         };
         fleet.write_coordinator_configs()?;
@@ -140,7 +147,8 @@ impl Fleet {
             std::fs::create_dir_all(&directory)?;
             let config = format!(
                 "node_id = {id}\nname = \"coordinator-{id}\"\ndata_dir = \"data\"\n\
-                 listen = {address:?}\n{tls}{common}"
+                 listen = {address:?}\nmetrics_listen = \"127.0.0.1:{}\"\n{tls}{common}",
+                self.metrics_ports[at]
             );
             write(&directory.join("coordinator.toml"), &config)?;
         }
@@ -282,6 +290,22 @@ impl Fleet {
     /// Ends one coordinator by SIGTERM, counting from 0.
     pub(crate) fn stop_node(&mut self, at: usize) -> Result<()> {
         self.servers[at].take().context("that coordinator does not run")?.stop()
+    }
+
+    /// How many values of a metric a coordinator, counting from 0, has seen above this bound, which
+    /// is one of its histogram's.
+    pub(crate) fn seen_above(&self, at: usize, metric: &str, bound: &str) -> Result<u64> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.metrics_ports[at]))?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        let value = |name: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix(name));
+            let value = line.and_then(|value| value.trim().parse::<u64>().ok());
+            value.with_context(|| format!("/metrics has no {name}"))
+        };
+        let within = value(&format!("{metric}_bucket{{le=\"{bound}\"}}"))?;
+        Ok(value(&format!("{metric}_count"))? - within)
     }
 
     /// The most bytes that were resident in any of the coordinators.

@@ -11,6 +11,9 @@ use cli::output::Screen;
 use cli::telemetry;
 use proto_types::Code;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match args::parse(std::env::args_os()) {
         Parsed::Print(text) => end(Screen::of_process(Format::Table).text(&text), Format::Table),

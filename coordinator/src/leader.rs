@@ -74,8 +74,7 @@ async fn round(
         return Ok(());
     }
     membership::drive(config.node_id, raft).await?;
-    // The state's time is the largest any leader stamped; ours may lie behind it.
-    let now = raft.roll().stamp(state.level(), state.log_time()).await.max(state.log_time());
+    let now = raft.log_time_now().await;
     if let Some(authority) = authority {
         authority.look_after(raft, &state, now).await?;
     }

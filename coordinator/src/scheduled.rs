@@ -47,7 +47,7 @@ pub(crate) async fn run(shared: &Shared) {
     loop {
         tokio::time::sleep(ROUND).await;
         let state = shared.raft.local().state;
-        telemetry::snapshot_age(age_ms(&state, shared.env.clock.now()));
+        telemetry::snapshot_age(age_ms(&state, shared.raft.log_time_now().await));
         if state.fleet().is_none() || !shared.raft.status().is_leader {
             continue;
         }
@@ -62,14 +62,15 @@ fn age_ms(state: &State, now: LogTime) -> Option<u64> {
 }
 
 async fn round(shared: &Shared, target: Option<&Arc<Target>>) -> Result<(), ApiError> {
-    let now = shared.env.clock.now();
+    // Never this node's own clock: one that is a year ahead would save once and then for a year no
+    // more, and one jump of all of them would remove what is kept for days (invariant T1).
+    let now = shared.raft.log_time_now().await;
     if !is_owed(shared.config.snapshots.as_ref(), &shared.raft.local().state, now) {
         return Ok(());
     }
     // Not before everything is applied that an earlier leader recorded.
     let view = shared.raft.applied(shared.raft.read_index().await?).await?;
     let state = view.state;
-    let now = now.max(state.log_time());
     let Some(config) = &shared.config.snapshots else {
         for kind in [FINDING_FAILED, FINDING_STALE] {
             clear(shared, &state, kind).await?;
@@ -105,7 +106,6 @@ async fn round(shared: &Shared, target: Option<&Arc<Target>>) -> Result<(), ApiE
 /// Whether there is anything to do, as far as this node knows by itself.
 fn is_owed(config: Option<&SnapshotsConfig>, state: &State, now: LogTime) -> bool {
     let stands = |kind| state.findings().any(|(known, _)| *known == key(kind));
-    let now = now.max(state.log_time());
     match config {
         None => stands(FINDING_FAILED) || stands(FINDING_STALE),
         Some(config) => {
@@ -158,7 +158,10 @@ async fn save(
     match (saved, target) {
         (Ok(saved), Some(target)) => {
             clear(shared, &state, FINDING_FAILED).await?;
-            thin_out(shared, config, target, &saved.name).await;
+            // While nobody knows the time, nothing is too old.
+            if !state.time_is_frozen() {
+                thin_out(shared, config, target, &saved.name).await;
+            }
             Ok(())
         }
         (Err(error), _) => {
@@ -205,7 +208,7 @@ async fn save_to(
 /// Removes what need not be kept any more. That it cannot is no reason to call the snapshot bad.
 async fn thin_out(shared: &Shared, config: &SnapshotsConfig, target: &Arc<Target>, good: &str) {
     let keep = plan::Keep { last: config.keep_last, days: config.keep_days };
-    let now = shared.env.clock.now();
+    let now = shared.raft.log_time_now().await;
     let (target, good) = (target.clone(), good.to_owned());
     let thinned = shared
         .env

@@ -55,6 +55,7 @@ metric_names! {
     TERM Gauge "strongroom_raft_term" "Current Raft term.";
     LAST_LOG Gauge "strongroom_raft_last_log_index" "Index of the last entry in this node's log.";
     APPLIED Gauge "strongroom_raft_applied_index" "Index of the last entry this node applied.";
+    APPLY_SECONDS Histogram "strongroom_raft_apply_seconds" "One batch of log entries applied to the state and published.";
     LEADER_CHANGES Counter "strongroom_raft_leader_changes_total" "Leader changes this node has seen.";
     UPLOADS Counter "strongroom_uploads_total" "Bundles taken from agents by this node, by result.";
     UPLOAD_BYTES Counter "strongroom_upload_bytes_total" "Sealed bytes taken from agents by this node.";
@@ -122,6 +123,11 @@ pub(crate) fn proposal(command: &'static str, outcome: &Outcome) {
 pub(crate) fn not_proposed(command: &'static str, error: &proto::ApiError) {
     counter!(REJECTED, "reason" => error.code().as_str()).increment(1);
     tracing::info!(event = "not_proposed", command, code = error.code().as_str(), %error);
+}
+
+/// Log entries were applied.
+pub(crate) fn applied(took: std::time::Duration) {
+    histogram!(APPLY_SECONDS).record(took.as_secs_f64());
 }
 
 /// An election of this node.

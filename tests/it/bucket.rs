@@ -278,13 +278,29 @@ async fn bucket_object_that_rots_is_a_finding_and_named_as_lost() {
     moved(&fleet, "settled", |s| is_settled(s, "bucket")).await;
     let contents = [Content::file("a", &noise(50_000, 1))];
     let point = harbour.backup(&fleet.address(1), &contents).await;
+    let second = harbour.backup(&fleet.address(1), &[Content::file("b", b"the second")]).await;
+    let bundles = &fleet.admin_cli().json(&["fleet", "bundles", "status"]).await["bundles"];
+    let scrubbed = fleet.admin_cli().json(&["node", "scrub", "--node", "2"]).await;
+    assert_eq!((&scrubbed[0]["checked"], &scrubbed[0]["damaged"]), (bundles, &0.into()));
+    let rot = |id: BundleId| {
+        let of = |(name, _): &(String, _)| name.contains(&id.to_string());
+        let (_, path) = s3.objects("bundles").into_iter().find(of).expect("there");
+        let mut bytes = std::fs::read(&path).expect("readable");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).expect("writable");
+    };
+    // A scrub reads every object again, whatever was read a moment ago.
+    let rotten = bundles_of(&second).into_iter().find(|id| !bundles_of(&point).contains(id));
+    let rotten = rotten.expect("a bundle of its own");
+    rot(rotten);
+    let found = fleet.admin_cli().run(&["node", "scrub", "--node", "2"]).await;
+    let found = found.json();
+    assert_eq!((&found[0]["checked"], &found[0]["damaged"]), (bundles, &1.into()));
+    assert_eq!(found[0]["unrepaired"], serde_json::json!([rotten.to_string()]));
     let id = bundles_of(&point)[0];
     let of = |name: &str| name.contains(&id.to_string());
-    let (_, path) = s3.objects("bundles").into_iter().find(|(name, _)| of(name)).expect("there");
-    let mut bytes = std::fs::read(&path).expect("readable");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&path, bytes).expect("writable");
+    rot(id);
     // Through a node that has not read it yet.
     let viewer = fleet.operator(Role::Viewer);
     let refused = read_bundle(&viewer, &fleet.address(3), id).await.expect_err("it is damaged");

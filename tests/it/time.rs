@@ -137,7 +137,11 @@ async fn invariant_t1_a_fleet_that_was_off_believes_a_day_and_no_more() {
     inside.start_all().await;
     let status = inside.status_when("time is frozen", |s| stands(s, "clock-jumped", 0)).await;
     let finding = status.findings.iter().find(|f| f.kind == "clock-jumped").expect("it stands");
-    assert!(finding.message.contains("every coordinator was stopped"), "{}", finding.message);
+    // A second leader, where the first fell before it could say so, knows the time from that one.
+    let is_told = ["every coordinator was stopped", "against elapsed time"]
+        .iter()
+        .any(|since| finding.message.contains(since));
+    assert!(is_told && finding.message.contains(" ahead "), "{}", finding.message);
     assert_near(off(&inside, 2).await, 23 * HOUR);
 
     // Back is no jump: time stands still, and a finding says so.
@@ -154,5 +158,46 @@ async fn invariant_t1_a_fleet_that_was_off_believes_a_day_and_no_more() {
     assert_eq!(status.time_frozen_since_ms, 0);
     let (one, two) = (inside.log_time(1).await, inside.log_time(2).await);
     assert_eq!(one, two, "it stands still");
+    inside.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_t1_snapshots_are_due_by_log_time_and_kept_while_it_is_frozen() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut inside = Inside::prepare().await;
+    let section = format!(
+        "[snapshots]\nschedule = \"*/2 * * * * *\"\nto = \"file://{}\"\nkeep_last = 1\n\
+         keep_days = 0\n[limits]",
+        place.path().display()
+    );
+    for node in tests::fleet::NODES {
+        inside.fleet.node(node).edit_config("[limits]", &section);
+    }
+    // By its own clock the leader would save one, and then none for a year.
+    inside.clock(1).set_off(365 * 24 * HOUR);
+    inside.start_all().await;
+    inside.lead(1).await;
+    let since = inside.clock(2).right();
+    let is_saved = |s: &v1::GetStatusResponse| {
+        s.leader_id == 1 && s.last_good_snapshot.as_ref().is_some_and(|row| row.due_ms > since)
+    };
+    let status = inside.status_when("one is saved", is_saved).await;
+    let due = status.last_good_snapshot.expect("it is there").due_ms;
+    let off = due.abs_diff(inside.clock(2).right());
+    assert!(off < 60_000, "due {off} ms from the right time");
+    let saved = || std::fs::read_dir(place.path()).expect("listed").count();
+    until("old ones go", async || (saved() <= 2).then_some(())).await;
+
+    inside.clock(1).set_off(0);
+    for node in [2, 3] {
+        inside.clock(node).set_off(HOUR);
+    }
+    inside.status_when("time is frozen", |s| stands(s, "clock-jumped", 0)).await;
+    until("none goes any more", async || (saved() > 4).then_some(())).await;
+    let admin = inside.fleet.operator(Role::Admin);
+    let request = v1::ConfirmTimeRequest { write_id: Some(admin.write_id()) };
+    let mut client = admin.fleet(&inside.fleet.address(1));
+    assert!(client.confirm_time(request).await.answer().expect("confirmed").was_frozen);
+    until("old ones go again", async || (saved() <= 2).then_some(())).await;
     inside.stop_all().await;
 }

@@ -37,6 +37,7 @@ pub struct RawCluster {
     pub epoch: u64,
     /// The last point it knows to be committed.
     pub head: Option<v1::Point>,
+    next: u64,
     fleet: FleetId,
     recovery: RecoveryPublic,
     instance: [u8; 16],
@@ -97,6 +98,7 @@ impl RawCluster {
             keyring,
             party,
             epoch: 0,
+            next: 1,
             head: None,
             fleet: fleet.id,
             recovery: fleet.recovery_public(),
@@ -117,6 +119,7 @@ impl RawCluster {
         };
         let session = self.party.backup(address).open_agent_session(request).await.answer()?;
         self.epoch = session.epoch;
+        self.next = session.cluster.map_or(1, |cluster| cluster.next_sequence);
         self.head = session.head;
         Ok(())
     }
@@ -132,6 +135,12 @@ impl RawCluster {
         self.head.as_ref().map_or(0, |head| head.sequence)
     }
 
+    /// Number of the next point, which after a loss of coordinators is not the one after the last.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.next.max(self.head_sequence() + 1)
+    }
+
     /// The identity of the next point's bundles.
     #[must_use]
     pub fn identity(&self) -> Identity {
@@ -139,7 +148,7 @@ impl RawCluster {
             fleet: self.fleet,
             cluster: self.id,
             lineage: 0,
-            sequence: Sequence::new(self.head_sequence() + 1),
+            sequence: Sequence::new(self.next_sequence()),
             epoch: Epoch::new(self.epoch),
             created: SystemClock.now(),
         }
@@ -291,7 +300,7 @@ impl RawCluster {
             write_id: Some(self.party.write_id()),
             epoch: self.epoch,
             lease_id: lease.id.clone(),
-            sequence: self.head_sequence() + 1,
+            sequence: self.next_sequence(),
             parent_manifest_id: self
                 .head
                 .as_ref()
@@ -320,7 +329,7 @@ impl RawCluster {
             fleet: self.fleet,
             cluster: self.id,
             lineage: 0,
-            sequence: Sequence::new(head.sequence + 1),
+            sequence: Sequence::new(self.next_sequence()),
             epoch: Epoch::new(self.epoch),
             taken,
             manifest: self.parent().manifest,
@@ -332,7 +341,7 @@ impl RawCluster {
             write_id: Some(write_id),
             epoch: self.epoch,
             lease_id: Bytes::new(),
-            sequence: head.sequence + 1,
+            sequence: self.next_sequence(),
             parent_manifest_id: head.manifest_id.clone(),
             taken_ms: taken.as_millis(),
             content: Some(v1::commit_point_request::Content::Unchanged(unchanged)),

@@ -15,7 +15,7 @@ use proto_types::{BundleId, PointStatement, Sequence};
 use super::BackupError;
 use super::files::{self, Made};
 use super::hints::Hint;
-use super::previous::{Head, Previous};
+use super::previous::Previous;
 use super::run::Run;
 use crate::progress::{Phase, ProgressEvent};
 use crate::upload::{Lease, Limiter, UploadFile, Uploader};
@@ -250,7 +250,6 @@ impl Run<'_> {
         point: &v1::Point,
     ) -> Result<Previous, BackupError> {
         let mut previous = previous.ok_or(BackupError::Lost)?;
-        let since = (previous.head.sequence, previous.head.manifest);
         previous.head.sequence = Sequence::new(point.sequence);
         let mut changes = Vec::new();
         if let Some(hints) = hints {
@@ -261,7 +260,10 @@ impl Run<'_> {
             );
             previous.hints = hints;
         }
-        self.note_hints(Some(since), &previous.head, changes).await;
+        if !changes.is_empty() {
+            let manifest = previous.head.manifest;
+            self.note_hints(Some(manifest), manifest, changes).await;
+        }
         Ok(previous)
     }
 
@@ -304,22 +306,21 @@ impl Run<'_> {
             is_absent: false,
         };
         let changes = super::previous::hint_changes(&previous, old.as_ref());
-        let since = old.map(|old| (old.head.sequence, old.head.manifest));
-        self.note_hints(since, &previous.head, changes).await;
+        let since = old.map(|old| old.head.manifest);
+        self.note_hints(since, previous.head.manifest, changes).await;
         Ok(previous)
     }
 
-    /// Writes what changed of the hints, with the head they now belong to.
+    /// Writes what changed of the hints, with the manifest they now belong to.
     async fn note_hints(
         &self,
-        since: Option<(Sequence, BundleId)>,
-        head: &Head,
+        since: Option<BundleId>,
+        manifest: BundleId,
         changes: Vec<(ItemKey, Option<Hint>)>,
     ) {
-        let head = (head.sequence, head.manifest);
         let hints = self.engine.hints.clone();
         let noted = self.engine.env.blocking("note hints", move || {
-            hints.note(since, head, changes.iter().map(|(key, hint)| (key, *hint)))
+            hints.note(since, manifest, changes.iter().map(|(key, hint)| (key, *hint)))
         });
         match noted.await {
             Ok(Ok(())) => {}

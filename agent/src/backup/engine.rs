@@ -15,6 +15,7 @@ use proto_types::{ClusterId, Code, Epoch, FleetId, Sequence};
 
 use super::findings::{self, RolledBack, Troubles};
 use super::hints::Hints;
+use super::notebook::Notebook;
 use super::previous::{Head, Previous, Shelf};
 use super::run::Run;
 use super::{BackupError, opening};
@@ -71,7 +72,7 @@ pub struct Engine {
     /// What was last reported as findings; `None`: unknown.
     reported: Option<(Troubles, Option<RolledBack>)>,
     /// The newest point that the fleet acknowledged to this agent.
-    heads: KnownHeads,
+    notebook: Notebook,
     rolled_back: Option<RolledBack>,
     runs: u64,
     status: EngineStatus,
@@ -93,7 +94,7 @@ impl Engine {
         let hints = Hints::open(&home.hints()).map_err(|error| {
             proto::ApiError::new(Code::LocalIo, format!("cannot open the agent's cache: {error}"))
         })?;
-        let heads = KnownHeads::load(&home.heads())?;
+        let notebook = Notebook::new(env.clone(), KnownHeads::load(&home.heads())?);
         let mut config = config;
         // Manifests are sorted by source.
         config.sources.sort_by(|a, b| a.name.cmp(&b.name));
@@ -108,7 +109,7 @@ impl Engine {
             synced: false,
             previous: None,
             reported: None,
-            heads,
+            notebook,
             rolled_back: None,
             runs: 0,
             status: EngineStatus::default(),
@@ -148,9 +149,7 @@ impl Engine {
     /// K3). Backups go on all the same: they are what protects; a person has to look into it.
     fn note_rollback(&mut self) {
         let Some(session) = &self.session else { return };
-        let Some(seen) = self.heads.cluster(session.cluster).and_then(|known| known.head) else {
-            return;
-        };
+        let Some(seen) = self.notebook.seen(session.cluster) else { return };
         let offered = self.previous.as_ref().map(Previous::seen);
         let rolled_back = match offered {
             None => true,
@@ -171,20 +170,13 @@ impl Engine {
     /// Remembers an acknowledged point, to tell an older state from it later.
     async fn note_head(&mut self) {
         let (Some(session), Some(previous)) = (&self.session, &self.previous) else { return };
-        let (fleet, cluster) = (session.fleet, session.cluster);
-        let mut heads = self.heads.clone();
-        heads.observe(fleet, cluster, &self.config.cluster, previous.seen());
-        let saved = self
-            .env
-            .blocking("note the head", move || heads.save().map(|()| heads))
-            .await
-            .map_err(BackupError::from)
-            .and_then(|saved| saved.map_err(BackupError::from));
-        match saved {
-            Ok(heads) => self.heads = heads,
-            // The point is committed; what is lost is the means to notice that it went missing.
-            Err(error) => tracing::warn!(%error, "the acknowledged point could not be noted"),
-        }
+        let (fleet, cluster, seen) = (session.fleet, session.cluster, previous.seen());
+        self.notebook.note(fleet, cluster, &self.config.cluster, seen).await;
+    }
+
+    /// Ends it well: what was to be noted a little later is noted now.
+    pub async fn close(&mut self) {
+        self.notebook.close().await;
     }
 
     /// Opens the session; returns the newest point.
@@ -208,7 +200,7 @@ impl Engine {
     }
 
     /// Where the fleet stands after a backup whose end is not known.
-    async fn newest_point(&self) -> Result<Option<v1::Point>, BackupError> {
+    async fn newest_point(&mut self) -> Result<Option<v1::Point>, BackupError> {
         let request = v1::GetPointRequest {
             cluster_name: self.config.cluster.clone(),
             which: Some(v1::get_point_request::Which::Newest(true)),
@@ -222,8 +214,15 @@ impl Engine {
             })
             .await;
         match asked {
-            Ok(response) => Ok(response.point),
-            Err(error) if error.code() == Code::PointNotFound => Ok(None),
+            Ok(response) => {
+                // It moves on when coordinators were lost.
+                if let (Some(session), Some(cluster)) = (&mut self.session, &response.cluster) {
+                    session.next_sequence = Sequence::new(cluster.next_sequence.max(1));
+                }
+                Ok(response.point)
+            }
+            // Nothing to be fenced off: the session's answer tells the number.
+            Err(error) if error.code() == Code::PointNotFound => self.open_session().await,
             Err(error) => Err(error.into()),
         }
     }
@@ -235,7 +234,7 @@ impl Engine {
         info.check_manifest(previous.current.sequence, &self.home.signing_key().public())
             .map_err(opening("the last point"))?;
         let (hints, current) = (self.hints.clone(), previous.current.clone());
-        let key = (previous.head.sequence, previous.head.manifest);
+        let key = previous.head.manifest;
         let loaded =
             self.env.blocking("load hints", move || hints.load(key, &current.items)).await?;
         previous.is_absent = point.absent_bundles > 0;
@@ -313,6 +312,12 @@ impl Engine {
                 self.session = None;
                 self.synced = false;
                 self.client.new_session();
+                self.run_once(request, progress).await
+            }
+            // The fleet stands elsewhere than this agent thought: after it lost coordinators, or when
+            // an acknowledgement did not arrive. It asks, and goes on from there.
+            Err(error) if error.code() == Code::StaleHead => {
+                tracing::warn!(%error, "the agent asks where the fleet stands");
                 self.run_once(request, progress).await
             }
             Err(error) if error.code().is_retryable() && !request.full => {

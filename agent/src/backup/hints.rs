@@ -1,6 +1,7 @@
 //! The agent's memory of what `stat` said of the items it last sent, in sled: small values, never
-//! the only copy of anything. It is bound to the head it was made for; any other head, damage or
-//! loss costs one reading of the sources and nothing else. Names are kept as hashes only.
+//! the only copy of anything. It is bound to the manifest it was made for; any other one, damage or
+//! loss costs one reading of the sources and nothing else. A point that is equal to the one before
+//! has its manifest, and writes nothing here. Names are kept as hashes only.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use backon::{BlockingRetryable, ConstantBuilder};
 use bundle::{Item, ItemKey};
-use proto_types::{BundleId, Sequence};
+use proto_types::BundleId;
 use sha2::{Digest, Sha256};
 
 use crate::sources::{Stat, Timestamp};
@@ -17,7 +18,7 @@ use crate::sources::{Stat, Timestamp};
 /// Between two tries at a store that is still locked.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const CACHE_BYTES: u64 = 4 << 20;
-const HEAD_KEY: &[u8] = b"head";
+const MANIFEST_KEY: &[u8] = b"manifest";
 const HINT_BYTES: usize = 44;
 const NAME_BYTES: usize = 16;
 /// Hints are kept in so many values, by the first bits of their names' hashes: sled takes some
@@ -101,13 +102,13 @@ impl Hints {
         Ok(Self { db })
     }
 
-    /// The hints of these items, in their order, if they were made for this head.
+    /// The hints of these items, in their order, if they were made for this manifest.
     pub(crate) fn load(
         &self,
-        head: (Sequence, BundleId),
+        manifest: BundleId,
         items: &[Item],
     ) -> Result<Vec<Option<Hint>>, sled::Error> {
-        if self.db.get(HEAD_KEY)?.as_deref() != Some(&head_value(head)[..]) {
+        if self.db.get(MANIFEST_KEY)?.as_deref() != Some(&manifest.as_bytes()[..]) {
             return Ok(vec![None; items.len()]);
         }
         let mut known = BTreeMap::new();
@@ -117,17 +118,16 @@ impl Hints {
         Ok(items.iter().map(|item| known.get(&name(&item.key)).copied()).collect())
     }
 
-    /// Notes the head that was acknowledged, with what changed since the one before. One batch:
-    /// hints and head belong together. What is there of another head, or where there was none
+    /// Notes the manifest that was acknowledged, with what changed since the one before. One batch:
+    /// hints and manifest belong together. What is there of another one, or where there was none
     /// before, is of files as nobody knows them: it is forgotten first.
     pub(crate) fn note<'a>(
         &self,
-        since: Option<(Sequence, BundleId)>,
-        head: (Sequence, BundleId),
+        since: Option<BundleId>,
+        manifest: BundleId,
         changed: impl Iterator<Item = (&'a ItemKey, Option<Hint>)>,
     ) -> Result<(), sled::Error> {
-        let since = since.map(head_value);
-        if self.db.get(HEAD_KEY)?.as_deref() != since.as_ref().map(|value| &value[..]) {
+        if self.db.get(MANIFEST_KEY)?.as_deref() != since.as_ref().map(|id| &id.as_bytes()[..]) {
             self.db.clear()?;
         }
         let mut buckets: BTreeMap<u16, Bucket> = BTreeMap::new();
@@ -152,7 +152,7 @@ impl Hints {
             }
             batch.insert(&number.to_be_bytes()[..], value);
         }
-        batch.insert(HEAD_KEY, &head_value(head)[..]);
+        batch.insert(MANIFEST_KEY, &manifest.as_bytes()[..]);
         self.db.apply_batch(batch)
     }
 
@@ -168,13 +168,6 @@ impl Hints {
 
 type Name = [u8; NAME_BYTES];
 type Bucket = BTreeMap<Name, Hint>;
-
-fn head_value((sequence, manifest): (Sequence, BundleId)) -> [u8; 40] {
-    let mut value = [0; 40];
-    value[..8].copy_from_slice(&sequence.get().to_le_bytes());
-    value[8..].copy_from_slice(manifest.as_bytes());
-    value
-}
 
 fn name(item: &ItemKey) -> Name {
     let mut hash = Sha256::new();
@@ -218,9 +211,9 @@ mod tests {
     };
 
     #[test]
-    fn hints_count_only_for_the_head_they_were_made_for() {
+    fn hints_count_only_for_the_manifest_they_were_made_for() {
         let temp = tempfile::tempdir().unwrap();
-        let head = (Sequence::new(4), BundleId::from_bytes([4; 32]));
+        let head = BundleId::from_bytes([4; 32]);
         let items = [item("a"), item("b")];
         {
             let hints = Hints::open(temp.path()).unwrap();
@@ -231,9 +224,7 @@ mod tests {
         }
         let hints = Hints::open(temp.path()).unwrap();
         assert_eq!(hints.load(head, &items).unwrap(), [Some(HINT), None]);
-        let other = (Sequence::new(5), head.1);
-        assert_eq!(hints.load(other, &items).unwrap(), [None, None]);
-        let forked = (head.0, BundleId::ZERO);
+        let (other, forked) = (BundleId::from_bytes([5; 32]), BundleId::ZERO);
         assert_eq!(hints.load(forked, &items).unwrap(), [None, None]);
         // Noted on top of another head, the old ones must not come back under the new one.
         hints.note(Some(other), forked, [(&items[1].key, Some(HINT))].into_iter()).unwrap();

@@ -357,6 +357,8 @@ async fn invariant_k3_an_agent_notices_that_acknowledged_points_are_gone() {
         tree::write(&story.source(), "file", text.as_bytes());
         story.backup().await;
     }
+    // What it notes within a second of the last note it notes when it ends.
+    story.engine.as_mut().unwrap().close().await;
     // The fleet goes back to its first point, and the agent starts anew.
     {
         let mut state = story.fleet.lock();

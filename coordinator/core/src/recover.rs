@@ -11,9 +11,9 @@ use crate::apply::Context;
 use crate::command::RecoverByForce;
 use crate::outcome::{Event, Outcome};
 use crate::refusal::Refusal;
-use crate::rows::{Finding, FindingKey, NodeRow, NodeState, Recovery, Scope, Severity};
+use crate::rows::{Cluster, Finding, FindingKey, NodeRow, NodeState, Recovery, Scope, Severity};
 use crate::state::State;
-use crate::{fleet, members};
+use crate::{fleet, members, restore};
 
 /// The kind of the finding that every forced recovery leaves.
 pub const FINDING_RECOVERED: &str = "recovered-by-force";
@@ -56,6 +56,12 @@ pub(crate) fn recover(
     };
     state.nodes.insert(node, Arc::new(row));
 
+    // Points that only the lost ones had acknowledged keep their numbers to themselves.
+    let clusters = state.clusters.iter().map(|(id, row)| {
+        let sequence_floor = restore::floor_after(row);
+        (*id, Arc::new(Cluster { sequence_floor, ..row.as_ref().clone() }))
+    });
+    state.clusters = clusters.collect();
     let largest = state.nodes.keys().next_back().map_or(0, |id| id.get());
     let epoch = state.clusters.values().map(|cluster| cluster.epoch.get()).max().unwrap_or(0);
     let number = state.recoveries.len() as u64 + 1;

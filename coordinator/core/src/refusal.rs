@@ -593,6 +593,8 @@ words! {
         Newer = 6, "its state was written by a newer program", "upgrade the coordinators first", UnsupportedVersion;
         /// Sealed to another key.
         OtherRecoveryKey = 7, "its fleet has another recovery key than this one", "begin the coordinators with the snapshot's recovery key", WrongFleet;
+        /// Its agents and operators have certificates of another root.
+        OtherAuthority = 8, "its agents and operators trust another certificate authority than this fleet's", "begin the coordinators with `strongroom fleet init --from-snapshot`", WrongFleet;
     }
     second remedy: /** What to do about it. */
 }

@@ -176,6 +176,12 @@ pub(crate) fn finish(
     if theirs.recovery != ours.recovery {
         return Err(problem(RestoreProblem::OtherRecoveryKey));
     }
+    // Nobody whom the snapshot's fleet knew could connect to this one.
+    if let (Some(ours), Some(theirs)) = (state.authority(), snapshot.authority())
+        && ours.root_certificate != theirs.root_certificate
+    {
+        return Err(problem(RestoreProblem::OtherAuthority));
+    }
     let generation = theirs.generation.max(ours.generation).saturating_add(1);
     let (id, old_nodes) = (restore.id, restore.nodes.clone());
     adopt(state, context, snapshot, generation, id, &old_nodes);
@@ -281,10 +287,14 @@ fn next(row: &Cluster) -> Cluster {
     let mut cluster = row.clone();
     cluster.epoch = Epoch::new(cluster.epoch.get().saturating_add(EPOCH_STEP));
     cluster.instance = None;
-    let issued = cluster.sequence_floor.max(cluster.head.sequence).get();
-    let floor = (issued / SEQUENCE_STEP).saturating_add(1).saturating_mul(SEQUENCE_STEP);
-    cluster.sequence_floor = Sequence::new(floor);
+    cluster.sequence_floor = floor_after(row);
     cluster
+}
+
+/// Beyond every number that the cluster's points may have had in what is lost.
+pub(crate) fn floor_after(cluster: &Cluster) -> Sequence {
+    let issued = cluster.sequence_floor.max(cluster.head.sequence).get();
+    Sequence::new((issued / SEQUENCE_STEP).saturating_add(1).saturating_mul(SEQUENCE_STEP))
 }
 
 /// Coordinators of the old fleet must never take part again: they still have their certificates.

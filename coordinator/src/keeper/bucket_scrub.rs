@@ -77,19 +77,26 @@ impl Keeper {
         objects.take(count).collect()
     }
 
-    /// Reads one object again. What is lost is recorded: then every node looks for a copy.
+    /// Reads one object again; says whether it is whole. What is lost is recorded: then every node
+    /// looks for a copy.
     pub(super) async fn scrub_object(
         &self,
         bundle: BundleId,
         generation: LogIndex,
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         lock(&self.inner.verified_objects).remove(&(bundle, generation));
         if self.verify_object(bundle, generation).await? {
             telemetry::scrubbed(bundle, "good");
-            return Ok(());
+            return Ok(true);
+        }
+        let state = self.inner.raft.read().await?.state;
+        if state.bundle(&bundle).and_then(|row| row.object) != Some(generation) {
+            // The log gave it up meanwhile.
+            return Ok(true);
         }
         telemetry::scrubbed(bundle, "damaged");
-        self.report_lost_object(bundle, generation).await
+        self.report_lost_object(bundle, generation).await?;
+        Ok(false)
     }
 }
 

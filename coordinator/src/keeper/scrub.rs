@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use coordinator_core::BundleRow;
 use proto::v1;
 use proto::{ApiError, env::Env};
-use proto_types::BundleId;
+use proto_types::{BundleId, LogIndex};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -30,6 +31,19 @@ enum Found {
     Missing { repaired: bool },
 }
 
+impl Found {
+    const fn is_lost(&self) -> bool {
+        matches!(self, Self::Damaged { repaired: false } | Self::Missing { repaired: false })
+    }
+}
+
+/// Where a bundle is to be read.
+struct Places {
+    disk: bool,
+    /// The generation of its object in the bucket.
+    object: Option<LogIndex>,
+}
+
 impl Keeper {
     /// Scrubs everything that the state says this node should have, and everything it has.
     pub(crate) fn scrub_progress(self) -> ReceiverStreamOf<v1::PeerScrubProgress> {
@@ -51,25 +65,33 @@ impl Keeper {
         &self,
         progress: &mpsc::Sender<Result<v1::PeerScrubProgress, tonic::Status>>,
     ) -> Result<(), ApiError> {
-        let bundles = self.should_hold().await?;
+        let bundles = self.to_scrub().await?;
         let mut report =
             v1::PeerScrubProgress { total: bundles.len() as u64, ..Default::default() };
-        for bundle in bundles {
-            match self.scrub_one(bundle).await? {
+        for (bundle, places) in bundles {
+            let mut found = Found::Good;
+            if places.disk {
+                found = self.scrub_one(bundle).await?;
+            }
+            if let Some(generation) = places.object
+                && !self.scrub_object(bundle, generation).await?
+            {
+                // A copy on a disk is what it is made anew from.
+                let repaired = places.disk && !found.is_lost();
+                found = Found::Damaged { repaired };
+            }
+            if found.is_lost() {
+                report.unrepaired_ids.push(Bytes::copy_from_slice(bundle.as_bytes()));
+            }
+            match found {
                 Found::Good => {}
                 Found::Damaged { repaired } => {
                     report.damaged += 1;
                     report.repaired += u64::from(repaired);
-                    if !repaired {
-                        report.unrepaired_ids.push(Bytes::copy_from_slice(bundle.as_bytes()));
-                    }
                 }
                 Found::Missing { repaired } => {
                     report.missing += 1;
                     report.repaired += u64::from(repaired);
-                    if !repaired {
-                        report.unrepaired_ids.push(Bytes::copy_from_slice(bundle.as_bytes()));
-                    }
                 }
             }
             report.checked += 1;
@@ -84,10 +106,14 @@ impl Keeper {
         Ok(())
     }
 
-    /// All bundles that points need.
-    async fn should_hold(&self) -> Result<Vec<BundleId>, ApiError> {
-        let view = self.inner.raft.read().await?;
-        Ok(view.state.bundles().map(|(id, _)| *id).collect())
+    /// All bundles that points need, and where this node should find each.
+    async fn to_scrub(&self) -> Result<Vec<(BundleId, Places)>, ApiError> {
+        let state = self.inner.raft.read().await?.state;
+        let places = |row: &BundleRow| Places {
+            disk: state.wants_copies(row) || row.holders.contains(&self.inner.this),
+            object: row.object,
+        };
+        Ok(state.bundles().map(|(id, row)| (*id, places(row))).collect())
     }
 
     async fn scrub_one(&self, bundle: BundleId) -> Result<Found, ApiError> {

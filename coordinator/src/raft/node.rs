@@ -188,6 +188,13 @@ impl RaftNode {
         Some(Duration::from_millis(self.env.clock.now().millis_since(of)))
     }
 
+    /// Log time as it is now, as far as this node knows: what a leader would stamp (invariant T1).
+    pub(crate) async fn log_time_now(&self) -> LogTime {
+        let state = self.published.borrow().state.clone();
+        // The state's time is the largest any leader stamped; ours may lie behind it.
+        self.roll.stamp(state.level(), state.log_time()).await.max(state.log_time())
+    }
+
     /// A linearizable view: of a moment after this call began, confirmed by a quorum.
     pub(crate) async fn read(&self) -> Result<Published, ApiError> {
         let index = self

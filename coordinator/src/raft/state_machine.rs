@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use coordinator_core::{Command, Event, LogContext, State, Voters, apply, codec};
 use futures::{Stream, StreamExt};
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use super::node::Published;
 use super::snapshot_data::SnapshotData;
 use crate::config::Member;
+use crate::telemetry;
 
 /// The state machine. Lives in memory; its snapshots and the log are what is durable.
 pub(crate) struct StateMachine {
@@ -153,8 +155,11 @@ impl RaftStateMachine<C> for StateMachine {
         // Answers go out only after the batch is published, so that whoever hears of a write
         // also finds it in this node's state.
         let mut answers = Vec::new();
+        // Since the first entry was there: what comes before is waiting for writes.
+        let mut began = None;
         while let Some(entry) = entries.next().await {
             let (entry, responder) = entry?;
+            began.get_or_insert_with(Instant::now);
             let id = entry.log_id();
             let outcome = match entry.payload {
                 EntryPayload::Blank => OutcomeBytes::default(),
@@ -170,6 +175,9 @@ impl RaftStateMachine<C> for StateMachine {
             }
         }
         self.publish();
+        if let Some(began) = began {
+            telemetry::applied(began.elapsed());
+        }
         for (responder, outcome) in answers {
             responder.send(outcome);
         }

@@ -77,7 +77,7 @@ impl JoinService {
         }
         let hash = join_token_hash(fleet, secret);
         let view = self.shared.view(false).await?;
-        let now = self.shared.env.clock.now().max(view.state.log_time());
+        let now = self.shared.raft.log_time_now().await;
         let token = known(&view.state, &hash, now)?;
         let key = requested_key(&message.request)?;
         if !message.address.is_empty() && message.address != token.address {
@@ -93,7 +93,7 @@ impl JoinService {
             Outcome::NodeAdded { node } => node,
             outcome => return Err(super::unexpected(&outcome)),
         };
-        self.answer(authority, node, &token, &message.request)
+        self.answer(authority, node, &token, &message.request, now)
     }
 
     fn answer(
@@ -102,13 +102,13 @@ impl JoinService {
         node: NodeId,
         token: &JoinToken,
         request: &[u8],
+        now: LogTime,
     ) -> Result<v1::JoinFleetResponse, ApiError> {
         let config = &self.shared.config;
         let identity = Identity { fleet: config.fleet.id, party: Party::Coordinator(node) };
         let env = &self.shared.env;
         let intermediate = &authority.intermediate;
-        let certified =
-            intermediate.certify_request(&identity, request, env.clock.now(), &*env.random)?;
+        let certified = intermediate.certify_request(&identity, request, now, &*env.random)?;
         let others = members::known(&self.shared.raft.local());
         let others = others.into_iter().filter(|(id, _)| *id != node).map(|(id, member)| {
             v1::JoinMember { node_id: id.get(), name: member.name, address: member.address }

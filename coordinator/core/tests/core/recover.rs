@@ -53,6 +53,8 @@ fn recover_leaves_one_node_and_removes_all_others_for_ever() {
     world.ok(lost_on(1, &["c1"]));
     let outcome = world.ok(force(1, &[1, 2, 3, 4]));
     assert_eq!(outcome, Outcome::RecoveredByForce { number: 1 });
+    // Numbers that the lost ones may have acknowledged are never used again.
+    assert_eq!(world.state.cluster(&cluster(1)).unwrap().next_sequence(), seq(1_000_001));
     let state = &world.state;
     for (node, removed) in [(1, false), (2, true), (3, true), (4, true), (5, true)] {
         assert_eq!(state.was_removed(NodeId::new(node)), removed, "node {node}");

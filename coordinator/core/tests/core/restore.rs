@@ -2,7 +2,7 @@
 
 use coordinator_core::{
     AcquireEpoch, BeginRestore, Command, FinishRestore, NodeState, Outcome, RecordHolders, Refusal,
-    RestorePiece, RestoreProblem, Scope, State, codec,
+    RestorePiece, RestoreProblem, Scope, SetAuthority, State, codec,
 };
 use proto_types::{Code, Epoch, FleetId, LeaseId, LogIndex, NodeId};
 use sha2::{Digest, Sha256};
@@ -243,6 +243,28 @@ fn snapshot_restore_takes_only_the_same_fleet() {
     stranger.ok(Command::BeginRestore(BeginRestore { force: true, ..ours }));
     send(&mut stranger, &bytes);
     assert_eq!(stranger.refused(finish()), problem(RestoreProblem::OtherRecoveryKey));
+
+    // Nor may agents find coordinators whose root they do not know.
+    let root = |certificate: &[u8]| {
+        Command::SetAuthority(SetAuthority {
+            root_certificate: certificate.to_vec(),
+            sealed_root_key: b"sealed".to_vec(),
+        })
+    };
+    let mut old = World::with_first_point();
+    old.ok(root(b"old"));
+    let bytes = state_bytes(&old.state);
+    for (certificate, fits) in [(b"new", false), (b"old", true)] {
+        let mut world = new_fleet();
+        world.ok(root(certificate));
+        world.ok(begin(lease(RESTORE), &bytes, &[]));
+        send(&mut world, &bytes);
+        if fits {
+            world.ok(finish());
+        } else {
+            assert_eq!(world.refused(finish()), problem(RestoreProblem::OtherAuthority));
+        }
+    }
 }
 
 #[test]
