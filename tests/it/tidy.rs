@@ -158,3 +158,22 @@ fn tidy_no_macros_of_convenience_in_product_code() {
         }
     }
 }
+
+#[test]
+fn tidy_every_test_that_the_threat_model_names_is_there() {
+    let page = std::fs::read_to_string(root().join("docs/threat-model.md")).expect("readable");
+    let mut tests = BTreeSet::new();
+    for package in ["proto", "bundle", "storage", "coordinator", "agent", "cli", "tests"] {
+        for (_, text) in sources(&root().join(package)) {
+            let names = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+            tests.extend(names.map(str::to_owned));
+        }
+    }
+    let areas = ["invariant_", "bad_input_", "join_", "fleet_init_", "recover_", "membership_"];
+    let quoted: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+    let named: Vec<&str> =
+        quoted.into_iter().filter(|word| areas.iter().any(|area| word.starts_with(area))).collect();
+    assert!(named.len() > 20, "the page names {} tests", named.len());
+    let missing: Vec<&str> = named.into_iter().filter(|name| !tests.contains(*name)).collect();
+    assert!(missing.is_empty(), "docs/threat-model.md names tests that are not there: {missing:?}");
+}
