@@ -47,6 +47,10 @@ pub(crate) fn measure_sizes(
 ) -> Result<()> {
     let directory = work.join("fleet");
     let (runtime, mut fleet, etcd) = start(program, &directory)?;
+    // What follows is made of unchanged points, which need a first one.
+    for number in 0..CROWD {
+        runtime.block_on(agents::BackingUp::start(&fleet, number, None))?;
+    }
     transfer::measure(&runtime, &mut fleet, report)?;
     for size in [saving::ONCE, saving::TENFOLD] {
         if size.points > POINTS && !tenfold {
