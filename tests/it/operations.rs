@@ -77,12 +77,14 @@ async fn invariant_a1_one_directory_of_three_brings_back_what_it_holds() {
     let before = Tree::read(fleet.node(2).data());
     let out = fleet.scratch("exported");
     let target = fleet.scratch("restored").join("tree");
-    let recovery = fleet.recovery_files();
+    let [one, two, three] = fleet.recovery_shares();
     let variables = [
         ("OUT", text(&out)),
         ("CLUSTER", "harbour"),
         ("TARGET", text(&target)),
-        ("RECOVERY_KEY", text(&recovery)),
+        ("SHARE_1", text(&one)),
+        ("SHARE_2", text(&two)),
+        ("SHARE_3", text(&three)),
     ];
     let mut page = Runbook::open(&fleet, "one-directory-left.md", &[]);
     let told = page.run_on(fleet.node(2), &variables).await;

@@ -4,6 +4,8 @@
 mod configs;
 mod keys;
 mod shape;
+mod shares;
+mod terminal;
 mod verbs;
 
 use std::ffi::OsStr;
