@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use agent::shown::plain;
 use bundle::{MAX_SHARES, RecoveryShare, check_next};
 use proto_types::Code;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use crate::error::{CliError, Result};
@@ -42,8 +43,34 @@ pub(crate) fn ask_one() -> Result<Given> {
     }
 }
 
+/// The terminal, echoing nothing until this is dropped: also not what is typed or pasted between
+/// two questions, or before the first one is read.
+struct Unseen {
+    terminal: File,
+    before: Termios,
+}
+
+impl Unseen {
+    fn begin() -> std::io::Result<Self> {
+        let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+        let before = tcgetattr(&terminal)?;
+        let mut unseen = before.clone();
+        unseen.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL);
+        tcsetattr(&terminal, OptionalActions::Now, &unseen)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no echo.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
+}
+
 /// An empty line ends it.
 fn ask_person(wanted: Option<usize>) -> Result<Vec<Given>> {
+    let _unseen = Unseen::begin().map_err(|error| unreadable("the terminal", &error))?;
     let mut given: Vec<Given> = Vec::new();
     let mut slips = 0;
     let mut slip = String::new();

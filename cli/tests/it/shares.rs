@@ -179,6 +179,11 @@ fn key_init_without_a_directory_shows_the_shares_once() {
     assert!(again.stderr.contains("recovery.pub exists and is not replaced"), "{}", again.stderr);
     assert_eq!(again.stdout, "");
 
+    let many = tempfile::tempdir().unwrap();
+    let arguments = ["key", "init", "--shares", "64", "--threshold", "64"];
+    let made = run_in(many.path(), arguments);
+    assert_eq!(made.stdout.matches("\n  srshare1 ").count(), 64, "{}", made.stdout);
+
     let other = tempfile::tempdir().unwrap();
     let made = json(&run_in(other.path(), ["--output", "json", "key", "init"]));
     assert_eq!(made["shares"].as_array().unwrap().len(), 5);

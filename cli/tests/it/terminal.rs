@@ -35,20 +35,33 @@ impl Terminal {
     }
 }
 
-#[test]
-fn shares_typed_on_a_terminal_are_not_shown_and_slips_are_corrected_at_once() {
-    let holders = Holders::of(&frozen("recovery.key"));
+/// Asks for shares on a terminal, and opens a point with them.
+fn verify(holders: &Holders) -> Terminal {
     let verify =
         format!("'{}' key verify --file point.srx --shares", env!("CARGO_BIN_EXE_strongroom"));
-    let mut terminal = Terminal::start(
+    Terminal::start(
         Command::new("script")
             .args(["-qec", &verify, "/dev/null"])
             .current_dir(holders.directory())
             .env_remove("STRONGROOM_OUTPUT"),
-    );
-    let damaged = holders.text(1).replacen('q', "p", 1).replacen(" z", " 2", 1);
+    )
+}
+
+fn assert_unseen(holders: &Holders, shown: &str) {
+    let shown = shown.to_lowercase();
+    for share in [1, 4, 5].map(|index| holders.text(index)) {
+        for group in share.split(' ').skip(1) {
+            assert!(!shown.contains(group), "{group} of a share was shown: {shown}");
+        }
+    }
+}
+
+#[test]
+fn shares_typed_on_a_terminal_are_not_shown_and_slips_are_corrected_at_once() {
+    let holders = Holders::of(&frozen("recovery.key"));
+    let mut terminal = verify(&holders);
     let mut all = terminal.shows("share 1 (not shown): ");
-    terminal.types(&format!("{damaged}q"));
+    terminal.types(&format!("{}q", holders.text(1)));
     let slip = terminal.shows("share 1 (not shown): ");
     assert!(slip.contains("type it again"), "{slip}");
     all += &slip;
@@ -63,12 +76,20 @@ fn shares_typed_on_a_terminal_are_not_shown_and_slips_are_corrected_at_once() {
     terminal.types(&holders.text(5));
     all += &terminal.shows("(compare it)");
     assert!(all.contains("the shares of set"), "{all}");
-    let all = all.to_lowercase();
-    for share in [1, 4, 5].map(|index| holders.text(index)) {
-        for group in share.split(' ').skip(1) {
-            assert!(!all.contains(group), "{group} of a share was shown: {all}");
-        }
-    }
+    assert_unseen(&holders, &all);
+    drop(terminal.child.stdin.take());
+    assert!(terminal.child.wait().unwrap().success());
+}
+
+#[test]
+fn shares_pasted_all_at_once_are_not_shown_either() {
+    let holders = Holders::of(&frozen("recovery.key"));
+    let mut terminal = verify(&holders);
+    let mut all = terminal.shows("share 1 (not shown): ");
+    terminal.types(&[1, 4, 5].map(|index| holders.text(index)).join("\n"));
+    all += &terminal.shows("(compare it)");
+    assert!(all.contains("the shares of set"), "{all}");
+    assert_unseen(&holders, &all);
     drop(terminal.child.stdin.take());
     assert!(terminal.child.wait().unwrap().success());
 }

@@ -8,6 +8,7 @@ use bundle::{RecoveryPublic, RecoveryPublicFile, RecoverySecret, RecoveryShare, 
 use clap::Args;
 use proto_types::Code;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::RECOVERY_PUB;
 use crate::context::Context;
@@ -33,8 +34,11 @@ pub struct InitArgs {
     pub seed_file: Option<PathBuf>,
 }
 
+/// More than the text for people with 64 shares, so that it never grows and leaves a copy behind.
+const TEXT_BYTES_MAX: usize = 32 * 1024;
+
 #[derive(Serialize)]
-struct InitView {
+struct InitView<'a> {
     recovery_pub: PathBuf,
     fingerprint: String,
     set: String,
@@ -42,10 +46,10 @@ struct InitView {
     total: u8,
     /// The shares themselves, where no directory was given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    shares: Option<Vec<String>>,
+    shares: Option<Vec<&'a str>>,
     /// The holders' files, where one was.
     #[serde(skip_serializing_if = "Option::is_none")]
-    share_files: Option<Vec<PathBuf>>,
+    share_files: Option<Vec<&'a Path>>,
     /// The file with the whole key, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     recovery_key: Option<PathBuf>,
@@ -61,9 +65,9 @@ pub(super) fn run(arguments: &InitArgs, context: &Context) -> Result<()> {
     let file = prove(&shares, public)?;
     let set = *shares[0].set();
 
-    let directory = arguments.out.as_deref().unwrap_or(Path::new("."));
-    let mut files: Vec<(PathBuf, zeroize::Zeroizing<String>)> = Vec::new();
-    if arguments.out.is_some() {
+    let directory = arguments.out.as_deref();
+    let mut files: Vec<(PathBuf, Zeroizing<String>)> = Vec::new();
+    if let Some(directory) = directory {
         private_file::make_directory(directory)?;
         files.extend(
             shares.iter().map(|share| (directory.join(file_name(share)), share.to_file_text())),
@@ -71,36 +75,38 @@ pub(super) fn run(arguments: &InitArgs, context: &Context) -> Result<()> {
     }
     let holders = files.len();
     files.extend(arguments.seed_file.iter().map(|path| (path.clone(), secret.to_text())));
-    let recovery_pub = match &arguments.out {
-        Some(directory) => directory.join(RECOVERY_PUB),
-        None => PathBuf::from(RECOVERY_PUB),
-    };
+    let recovery_pub =
+        directory.map_or_else(|| PathBuf::from(RECOVERY_PUB), |dir| dir.join(RECOVERY_PUB));
     files.push((recovery_pub.clone(), file.to_text().into()));
-    let made = Made::write(&files)?;
+    // Half a set of shares is worse than none.
+    let made = private_file::create_all(&files)?;
 
+    let texts: Vec<_> = shares.iter().map(RecoveryShare::to_text).collect();
+    let is_shown = directory.is_none();
     let view = InitView {
         recovery_pub,
         fingerprint: public.fingerprint().to_string(),
         set: set.id(),
         threshold: set.threshold(),
         total: set.total(),
-        shares: arguments
-            .out
-            .is_none()
-            .then(|| shares.iter().map(|share| share.to_text().to_string()).collect()),
-        share_files: (holders > 0)
-            .then(|| files[..holders].iter().map(|(path, _)| path.clone()).collect()),
+        shares: is_shown.then(|| texts.iter().map(|text| text.as_str()).collect()),
+        share_files: (!is_shown)
+            .then(|| files[..holders].iter().map(|(path, _)| path.as_path()).collect()),
         recovery_key: arguments.seed_file.clone(),
     };
-    // A key whose shares nobody has seen would seal backups that nobody can open.
-    context.screen.show(&view, InitView::describe).map_err(|error| {
-        CliError::new(
-            Code::LocalIo,
-            format!("the shares could not be shown, so no key was made: {}", error.message()),
-        )
-    })?;
+    if is_shown {
+        // A key whose shares nobody has seen would seal backups that nobody can open.
+        context.screen.show_secret(&view, InitView::describe).map_err(|error| {
+            CliError::new(
+                Code::LocalIo,
+                format!("the shares could not be shown, so no key was made: {}", error.message()),
+            )
+        })?;
+        made.keep();
+        return Ok(());
+    }
     made.keep();
-    Ok(())
+    context.screen.show(&view, |view| view.describe().to_string())
 }
 
 fn file_name(share: &RecoveryShare) -> String {
@@ -128,42 +134,10 @@ fn prove(shares: &[RecoveryShare], public: RecoveryPublic) -> Result<RecoveryPub
     Ok(RecoveryPublicFile { public, shares: Some(digests) })
 }
 
-/// Files that go again unless all went well: half a set of shares is worse than none.
-struct Made<'a> {
-    paths: Vec<&'a Path>,
-}
-
-impl<'a> Made<'a> {
-    fn write(files: &'a [(PathBuf, zeroize::Zeroizing<String>)]) -> Result<Self> {
-        // All are looked for before any is made, so that a refusal leaves nothing behind.
-        for (path, _) in files {
-            private_file::refuse_existing(path)?;
-        }
-        let mut made = Self { paths: Vec::new() };
-        for (path, text) in files {
-            private_file::create(path, text.as_bytes())?;
-            made.paths.push(path);
-        }
-        Ok(made)
-    }
-
-    fn keep(mut self) {
-        self.paths.clear();
-    }
-}
-
-impl Drop for Made<'_> {
-    fn drop(&mut self) {
-        for path in &self.paths {
-            // They are this run's own, and the error that ends it says what happened.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-impl InitView {
-    fn describe(&self) -> String {
-        let mut text = format!(
+impl InitView<'_> {
+    fn describe(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES_MAX));
+        text.push_str(&format!(
             "made         {}\nfingerprint  {}\nshares       {} of set {}; any {} of them rebuild \
              the key\n",
             shown::path(&self.recovery_pub),
@@ -171,21 +145,24 @@ impl InitView {
             self.total,
             self.set,
             self.threshold
-        );
+        ));
         for path in self.share_files.iter().flatten() {
             text.push_str(&format!("made         {}\n", shown::path(path)));
         }
         for (share, number) in self.shares.iter().flatten().zip(1..) {
-            text.push_str(&format!("\nshare {number}\n  {share}\n"));
+            text.push_str(&format!("\nshare {number}\n  "));
+            text.push_str(share);
+            text.push('\n');
         }
-        text.push_str(&match &self.shares {
-            Some(_) => format!(
+        text.push_str(match &self.shares {
+            Some(_) => {
                 "\nThe shares are shown this once. Write each down for its holder, and let each \
-                 check it with\n  strongroom key attest --recovery-pub {RECOVERY_PUB}\n"
-            ),
-            None => "\nGive each share file to its holder and keep no copy: together they open \
-                     every backup of\nthe fleet.\n"
-                .to_owned(),
+                 check it with\n  strongroom key attest --recovery-pub recovery.pub\n"
+            }
+            None => {
+                "\nGive each share file to its holder and keep no copy: together they open every \
+                 backup of\nthe fleet.\n"
+            }
         });
         text.push_str(&format!(
             "Without {} shares a lost cluster's backups stay closed. Coordinators and agents get \

@@ -131,17 +131,13 @@ fn keys_of(opened: &OpenedPoint, out: &Path) -> Result<Keys> {
 }
 
 fn write(recovered: &[Keys], out: &Path) -> Result<()> {
-    // All are looked for before any is made, so that a refusal leaves nothing behind.
-    for keys in recovered {
-        private_file::refuse_existing(&keys.view.directory)?;
-    }
     private_file::make_directory(out)?;
+    let mut made = Vec::new();
     for keys in recovered {
         private_file::make_directory(&keys.view.directory)?;
-        for (path, text) in &keys.files {
-            private_file::create(path, text.as_bytes())?;
-        }
+        made.push(private_file::create_all(&keys.files)?);
     }
+    made.into_iter().for_each(private_file::Made::keep);
     Ok(())
 }
 
