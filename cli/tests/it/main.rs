@@ -2,6 +2,7 @@
 //! here needs a fleet; the story with real processes is told by the tests package.
 
 mod configs;
+mod key_init;
 mod keys;
 mod shape;
 mod shares;
