@@ -12,8 +12,9 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::SealError;
-use crate::keys::{RecoveryKem, RecoveryPublic, RecoverySecret};
+use crate::keys::{RecoveryKem, RecoverySecret};
 use crate::record::{TAG_BYTES, associated_data};
+use crate::recovery_public::RecoveryPublic;
 use crate::wraps::{Fields, HandedIn, hpke_suite};
 
 /// Longest private key: a PKCS#8 document of any curve in use is far shorter.

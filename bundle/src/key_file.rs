@@ -6,6 +6,8 @@ use proto_types::Code;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use crate::share::START as SHARE_START;
+
 /// Longest text that is looked at: a key file is well under one KiB.
 pub const MAX_KEY_FILE_BYTES: usize = 16 * 1024;
 
@@ -77,56 +79,29 @@ impl KeyFileKind {
     /// Writes the text of a key.
     pub(crate) fn print(&self, values: &[&[u8; 32]]) -> Zeroizing<String> {
         assert_eq!(values.len(), self.parts.len(), "one value per part");
-        // Reserved at once, so that no reallocation leaves a copy of the key behind.
-        let mut text = Zeroizing::new(String::with_capacity(1024 + values.len() * 128));
-        for line in self.comment {
-            text.push_str("# ");
-            text.push_str(line);
-            text.push('\n');
-        }
-        text.push_str(self.kind);
-        text.push('\n');
+        let mut text = KeyFileWriter::new(self);
         for (part, value) in self.parts.iter().zip(values) {
-            text.push_str(part);
-            text.push(' ');
-            push_hex(&mut text, *value);
-            text.push('\n');
+            text.part(part, *value);
         }
-        text.push_str("checksum ");
-        push_hex(&mut text, &self.checksum(values));
-        text.push('\n');
-        text
+        text.finish()
     }
 
     /// Reads the values out of a text.
     pub(crate) fn parse(&self, text: &str) -> Result<Vec<Zeroizing<[u8; 32]>>, KeyFileError> {
-        let what = self.what;
-        let mut lines = text
-            .get(..MAX_KEY_FILE_BYTES.min(text.len()))
-            .unwrap_or_default()
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let kind = lines.next().ok_or(KeyFileError::Missing { what })?;
-        if kind != self.kind {
-            return Err(self.not_the_kind(kind));
-        }
+        let mut reader = KeyFileReader::new(self, text)?;
         let mut values = Vec::with_capacity(self.parts.len());
         for part in self.parts {
             let mut value = Zeroizing::new([0; 32]);
-            read_hex(what, part, lines.next(), &mut value[..])?;
+            reader.part(part, &mut value[..])?;
             values.push(value);
         }
-        let mut checksum = [0; 8];
-        read_hex(what, "checksum", lines.next(), &mut checksum)?;
-        if lines.next().is_some() {
-            return Err(KeyFileError::Damaged { what, part: "the end" });
-        }
-        let borrowed: Vec<&[u8; 32]> = values.iter().map(|value| &**value).collect();
-        if checksum != self.checksum(&borrowed) {
-            return Err(KeyFileError::Damaged { what, part: "checksum" });
-        }
+        reader.finish()?;
         Ok(values)
+    }
+
+    /// Whether a text is of this kind, as far as its kind line says.
+    pub(crate) fn is_kind_of(&self, text: &str) -> bool {
+        lines(text).next() == Some(self.kind)
     }
 
     /// A first line that is not ours: another key's, the beginning of ours, or garbage. What it
@@ -137,32 +112,128 @@ impl KeyFileKind {
             let found = (*kind).to_owned();
             return KeyFileError::WrongKind { what, found, expected: self.kind };
         }
+        if found.to_ascii_lowercase().starts_with(SHARE_START) {
+            let found = "a share of a recovery key".to_owned();
+            return KeyFileError::WrongKind { what, found, expected: self.kind };
+        }
         if self.kind.starts_with(found) {
             return KeyFileError::TooShort { what, part: "the first line" };
         }
         KeyFileError::Damaged { what, part: "the first line" }
     }
+}
 
-    fn checksum(&self, values: &[&[u8; 32]]) -> [u8; 8] {
-        let mut hash = Sha256::new();
-        hash.update(CHECKSUM_DOMAIN);
-        hash.update(self.kind.as_bytes());
-        hash.update([0]);
-        for value in values {
-            hash.update(value);
+/// The lines that mean something, of as much text as is looked at.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.get(..MAX_KEY_FILE_BYTES.min(text.len()))
+        .unwrap_or_default()
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Writes a key file part by part.
+pub(crate) struct KeyFileWriter {
+    text: Zeroizing<String>,
+    checksum: Sha256,
+}
+
+impl KeyFileWriter {
+    pub(crate) fn new(kind: &KeyFileKind) -> Self {
+        // Reserved at once, so that no reallocation leaves a copy of a key behind.
+        let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_FILE_BYTES));
+        for line in kind.comment {
+            text.push_str("# ");
+            text.push_str(line);
+            text.push('\n');
         }
-        let digest: [u8; 32] = hash.finalize().into();
-        let mut checksum = [0; 8];
-        checksum.copy_from_slice(&digest[..8]);
-        checksum
+        text.push_str(kind.kind);
+        text.push('\n');
+        Self { text, checksum: begin_checksum(kind) }
     }
+
+    pub(crate) fn part(&mut self, part: &str, value: &[u8]) {
+        self.text.push_str(part);
+        self.text.push(' ');
+        push_hex(&mut self.text, value);
+        self.text.push('\n');
+        self.checksum.update(value);
+    }
+
+    pub(crate) fn finish(mut self) -> Zeroizing<String> {
+        self.text.push_str("checksum ");
+        push_hex(&mut self.text, &end_checksum(self.checksum));
+        self.text.push('\n');
+        self.text
+    }
+}
+
+/// Reads a key file part by part; nothing read counts before [`KeyFileReader::finish`].
+pub(crate) struct KeyFileReader<'a> {
+    what: &'static str,
+    lines: Box<dyn Iterator<Item = &'a str> + 'a>,
+    checksum: Sha256,
+}
+
+impl<'a> KeyFileReader<'a> {
+    pub(crate) fn new(kind: &KeyFileKind, text: &'a str) -> Result<Self, KeyFileError> {
+        let what = kind.what;
+        let mut lines = Box::new(lines(text));
+        let found = lines.next().ok_or(KeyFileError::Missing { what })?;
+        if found != kind.kind {
+            return Err(kind.not_the_kind(found));
+        }
+        Ok(Self { what, lines, checksum: begin_checksum(kind) })
+    }
+
+    pub(crate) fn part(
+        &mut self,
+        part: &'static str,
+        value: &mut [u8],
+    ) -> Result<(), KeyFileError> {
+        read_hex(self.what, part, self.lines.next(), value)?;
+        self.checksum.update(&*value);
+        Ok(())
+    }
+
+    pub(crate) fn damaged(&self, part: &'static str) -> KeyFileError {
+        KeyFileError::Damaged { what: self.what, part }
+    }
+
+    pub(crate) fn finish(mut self) -> Result<(), KeyFileError> {
+        let mut checksum = [0; 8];
+        read_hex(self.what, "checksum", self.lines.next(), &mut checksum)?;
+        if self.lines.next().is_some() {
+            return Err(self.damaged("the end"));
+        }
+        let damaged = self.damaged("checksum");
+        if checksum == end_checksum(self.checksum) { Ok(()) } else { Err(damaged) }
+    }
+}
+
+fn begin_checksum(kind: &KeyFileKind) -> Sha256 {
+    Sha256::new().chain_update(CHECKSUM_DOMAIN).chain_update(kind.kind).chain_update([0])
+}
+
+fn end_checksum(hash: Sha256) -> [u8; 8] {
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut checksum = [0; 8];
+    checksum.copy_from_slice(&digest[..8]);
+    checksum
 }
 
 pub(crate) const KEK_KIND: &str = "strongroom-store-secret-v1";
 pub(crate) const SIGNING_KIND: &str = "strongroom-signing-key-v1";
 pub(crate) const RECOVERY_SECRET_KIND: &str = "strongroom-recovery-key-v1";
 pub(crate) const RECOVERY_PUBLIC_KIND: &str = "strongroom-recovery-public-v1";
-const KINDS: [&str; 4] = [KEK_KIND, SIGNING_KIND, RECOVERY_SECRET_KIND, RECOVERY_PUBLIC_KIND];
+pub(crate) const RECOVERY_PUBLIC_SHARES_KIND: &str = "strongroom-recovery-public-v2";
+const KINDS: [&str; 5] = [
+    KEK_KIND,
+    SIGNING_KIND,
+    RECOVERY_SECRET_KIND,
+    RECOVERY_PUBLIC_KIND,
+    RECOVERY_PUBLIC_SHARES_KIND,
+];
 
 fn push_hex(text: &mut String, bytes: &[u8]) {
     const DIGITS: [char; 16] =

@@ -168,6 +168,10 @@ impl Keyring {
             .find(|entry| bool::from(entry.kek.secret().expose()[..].ct_eq(&offered[..])))
             .map(|entry| entry.generation)
     }
+    /// All KEKs with their generations, ascending: what is needed to go on without the cluster.
+    pub fn keks(&self) -> impl Iterator<Item = (Generation, &Kek)> {
+        self.keks.iter().map(|entry| (entry.generation, &entry.kek))
+    }
     /// Adds a KEK as the current generation; one that already is current changes nothing.
     pub fn add_kek(&mut self, kek: &Kek) -> Generation {
         let current = self.kek_generation();
@@ -189,7 +193,7 @@ impl Keyring {
     pub(crate) fn current_kek(&self) -> &KekEntry {
         self.keks.last().expect("a keyring has a current KEK")
     }
-    pub(crate) fn keks(&self) -> &[KekEntry] {
+    pub(crate) fn kek_entries(&self) -> &[KekEntry] {
         &self.keks
     }
     pub(crate) fn deks(&self) -> &[Dek] {

@@ -70,7 +70,7 @@ pub(crate) fn encode(keyring: &Keyring) -> Zeroizing<Vec<u8>> {
     let wire = KeyringWire {
         lineage: keyring.lineage(),
         keks: keyring
-            .keks()
+            .kek_entries()
             .iter()
             .map(|entry| KekWire {
                 generation: entry.generation.get(),

@@ -1,17 +1,17 @@
 //! The keys that people and agents hold: KEK, signing key, recovery key, and the content key of
 //! one key bundle. Secret ones are wiped on drop and neither `Clone` nor `Debug`.
-//! Where they are stored is the caller's; their text form is in `key_file`.
+//! Where they are stored is the caller's; their text form is in `key_file`, the recovery key's
+//! public halves are in `recovery_public`, its shares in `share` and `share_set`.
 
 use ed25519_dalek::Signer;
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Kem, Serializable};
 use proto_types::env::Random;
-use proto_types::{KeyFingerprint, PointStatement, SigningPublicKey, header_signing_input};
+use proto_types::{PointStatement, SigningPublicKey, header_signing_input};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::key_file::{
-    KEK_KIND, KeyFileError, KeyFileKind, RECOVERY_PUBLIC_KIND, RECOVERY_SECRET_KIND, SIGNING_KIND,
-};
+use crate::key_file::{KEK_KIND, KeyFileError, KeyFileKind, RECOVERY_SECRET_KIND, SIGNING_KIND};
+use crate::recovery_public::RecoveryPublic;
 use crate::secret::Secret32;
 
 /// The KEM that seals to the recovery key.
@@ -47,16 +47,6 @@ const RECOVERY_SECRET_FILE: KeyFileKind = KeyFileKind {
     ],
     parts: &["seed"],
 };
-const RECOVERY_PUBLIC_FILE: KeyFileKind = KeyFileKind {
-    what: "public recovery key (recovery.pub)",
-    kind: RECOVERY_PUBLIC_KIND,
-    comment: &[
-        "strongroom recovery key, public half: backups are sealed to it. It opens nothing.",
-        "Agents must be given the right one: compare its fingerprint.",
-    ],
-    parts: &["hpke", "signing"],
-};
-
 /// A cluster's key encryption key: wraps the content key of each key bundle.
 pub struct Kek(Secret32);
 
@@ -173,41 +163,16 @@ impl RecoverySecret {
         hpke.write_exact(&mut hpke_bytes);
         RecoveryPublic { hpke: hpke_bytes, signing: *signing.public().as_bytes() }
     }
+    pub(crate) const fn from_seed(seed: Secret32) -> Self {
+        Self(seed)
+    }
+    pub(crate) const fn seed(&self) -> &Secret32 {
+        &self.0
+    }
     pub(crate) fn hpke_pair(
         &self,
     ) -> (<RecoveryKem as Kem>::PrivateKey, <RecoveryKem as Kem>::PublicKey) {
         RecoveryKem::derive_keypair(self.0.derive(&[HPKE_INFO]).expose())
-    }
-}
-
-/// The public halves of the fleet's recovery key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecoveryPublic {
-    /// X25519 public key that key bundles' content keys are sealed to.
-    pub hpke: [u8; 32],
-    /// Ed25519 public key that signs the recovery key's successor.
-    pub signing: [u8; 32],
-}
-
-impl RecoveryPublic {
-    /// Reads the text form, `recovery.pub`.
-    ///
-    /// # Errors
-    /// When the text is empty, cut short, damaged or another key.
-    pub fn from_text(text: &str) -> Result<Self, KeyFileError> {
-        let values = RECOVERY_PUBLIC_FILE.parse(text)?;
-        Ok(Self { hpke: *values[0], signing: *values[1] })
-    }
-    /// The text form, `recovery.pub`, its fingerprint among the comments.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        let body = RECOVERY_PUBLIC_FILE.print(&[&self.hpke, &self.signing]);
-        format!("# fingerprint {}\n{}", self.fingerprint(), body.as_str())
-    }
-    /// What people compare, and what headers and wraps name.
-    #[must_use]
-    pub fn fingerprint(&self) -> KeyFingerprint {
-        KeyFingerprint::of_recovery_key(&self.hpke, &self.signing)
     }
 }
 

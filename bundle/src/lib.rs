@@ -7,6 +7,9 @@
 //! [`BlobOpener`]), a manifest that lists them ([`seal_manifest`], [`open_manifest`]), a key
 //! bundle with the keys and the sources' secrets ([`seal_key_bundle`], [`open_key_bundle`]), and
 //! its wraps ([`seal_wraps`], [`open_wraps_with_kek`], [`open_wraps_with_recovery`]).
+//!
+//! The recovery key is kept as shares ([`RecoverySecret::split`], [`RecoverySecret::from_shares`],
+//! [`RecoveryShare`]); what may be known of them is in `recovery.pub` ([`RecoveryPublicFile`]).
 
 mod authority;
 mod blob;
@@ -25,7 +28,10 @@ mod manifest_file;
 mod manifest_merge;
 mod manifest_wire;
 mod record;
+mod recovery_public;
 mod secret;
+mod share;
+mod share_set;
 mod verify;
 mod wraps;
 
@@ -44,7 +50,7 @@ pub use key_bundle::{
 };
 pub use key_file::{KeyFileError, MAX_KEY_FILE_BYTES};
 pub use keyring::{DEK_LIFETIME_MILLIS, Keyring};
-pub use keys::{ContentKey, Kek, RecoveryPublic, RecoverySecret, SigningKey};
+pub use keys::{ContentKey, Kek, RecoverySecret, SigningKey};
 pub use manifest::{
     FileTime, Form, Item, ItemKey, ItemKind, Location, MAX_SOURCE_BYTES, Manifest, ManifestError,
     Piece, Proof, ProofState, Totals, Xattr,
@@ -52,6 +58,9 @@ pub use manifest::{
 pub use manifest_file::{OpenedManifest, open_manifest, seal_manifest};
 pub use manifest_merge::{Change, Diff, delta, diff, merge};
 pub use record::MAX_BLOB_BYTES;
+pub use recovery_public::{RecoveryPublic, RecoveryPublicFile};
+pub use share::{MAX_SHARES, MIN_THRESHOLD, RecoveryShare, ShareError, ShareSet};
+pub use share_set::{AttestError, CombineError, ShareDigests, SplitError, check_next};
 pub use verify::{Verified, read_header, verify_bytes, verify_file};
 pub use wraps::{
     OpenedWraps, WrapNames, open_wraps_with_kek, open_wraps_with_recovery, read_wrap_names,

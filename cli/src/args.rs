@@ -94,7 +94,7 @@ pub enum Command {
     /// Prepare or run the agent of a cluster
     #[command(subcommand)]
     Agent(agent::Verb),
-    /// Make keys
+    /// Make, check and use the recovery key
     #[command(subcommand)]
     Key(key::Verb),
     /// Register and list workload clusters

@@ -197,8 +197,8 @@ const fn usual_remedy(code: Code) -> Option<&'static str> {
         Code::ClusterNotFound => "`strongroom cluster list` prints the clusters there are",
         Code::PointNotFound => "`strongroom backup list` prints the recovery points there are",
         Code::WrongKey => {
-            "give the key that was in use when the point was sealed, or the fleet's recovery key \
-             with --recovery-key"
+            "give the key that was in use when the point was sealed, or shares of the fleet's \
+             recovery key with --share or --shares"
         }
         Code::Damaged | Code::DigestMismatch => {
             "`strongroom node scrub` finds damaged copies and repairs them from the other \

@@ -5,7 +5,10 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use agent::shown;
-use bundle::{MAX_KEY_FILE_BYTES, RecoveryPublic, RecoverySecret, SigningKey};
+use bundle::{
+    MAX_KEY_FILE_BYTES, RecoveryPublic, RecoveryPublicFile, RecoverySecret, RecoveryShare,
+    ShareError, SigningKey,
+};
 use proto_types::{Code, SigningPublicKey};
 use zeroize::Zeroizing;
 
@@ -26,8 +29,16 @@ pub fn signing(path: &Path) -> Result<SigningKey> {
 /// # Errors
 /// As [`signing`].
 pub fn recovery_public(path: &Path) -> Result<RecoveryPublic> {
+    recovery_public_file(path).map(|file| file.public)
+}
+
+/// Reads a public recovery key with what it says of shares.
+///
+/// # Errors
+/// As [`signing`].
+pub fn recovery_public_file(path: &Path) -> Result<RecoveryPublicFile> {
     let text = read(path)?;
-    RecoveryPublic::from_text(&text)
+    RecoveryPublicFile::from_text(&text)
         .map_err(|error| CliError::new(error.code(), format!("{}: {error}", shown::path(path))))
 }
 
@@ -39,6 +50,34 @@ pub fn recovery_secret(path: &Path) -> Result<RecoverySecret> {
     let text = read(path)?;
     RecoverySecret::from_text(&text)
         .map_err(|error| CliError::new(error.code(), format!("{}: {error}", shown::path(path))))
+}
+
+/// Reads one share of a recovery key.
+///
+/// # Errors
+/// As [`signing`], saying in which group of characters it is damaged where that is known.
+pub fn share(path: &Path) -> Result<RecoveryShare> {
+    let text = read(path)?;
+    RecoveryShare::from_text(&text).map_err(|error| damaged_share(&shown::path(path), &error))
+}
+
+/// What is wrong with the share that was given at a place.
+pub(crate) fn damaged_share(place: &str, error: &ShareError) -> CliError {
+    let said = CliError::new(error.code(), format!("{place}: {error}"));
+    match error {
+        ShareError::Version(_) => said,
+        ShareError::Missing | ShareError::NotAShare => {
+            said.with_remedy("give a share as `strongroom key init` made it")
+        }
+        ShareError::Character { .. }
+        | ShareError::TooShort { .. }
+        | ShareError::TooLong
+        | ShareError::OneCharacter { .. }
+        | ShareError::Checksum
+        | ShareError::Contents { .. } => {
+            said.with_remedy("copy it again from its holder's paper or file, or use another share")
+        }
+    }
 }
 
 /// Understands what `--signing-key` was given: 64 hexadecimal digits, a file with them, or the

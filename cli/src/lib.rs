@@ -19,6 +19,8 @@ pub mod operator;
 pub mod output;
 pub mod private_file;
 pub mod progress;
+pub mod recovery;
+mod share_entry;
 pub mod shutdown;
 pub mod size;
 pub mod staging;
@@ -40,7 +42,7 @@ pub async fn run(cli: Cli, context: &Context) -> Result<()> {
         Command::Coordinator(verb) => verbs::coordinator::run(verb, context).await,
         Command::Fleet(verb) => verbs::fleet::run(verb, context).await,
         Command::Agent(verb) => verbs::agent::run(verb, context).await,
-        Command::Key(verb) => verbs::key::run(verb, context),
+        Command::Key(verb) => verbs::key::run(verb, context).await,
         Command::Cluster(verb) => verbs::cluster::run(verb, context).await,
         Command::Status(arguments) => verbs::status::run(arguments, context).await,
         Command::Backup(verb) => verbs::backup::run(verb, context).await,

@@ -1,16 +1,22 @@
 //! Where verbs print: tables or JSON on standard output, progress bars on standard error and only
 //! on a terminal. A reader that goes away ends the verb quietly.
 
+use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use agent::shown::{plain, plain_json, plain_lines};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::args::Format;
 use crate::error::{CliError, Result};
 use proto_types::Code;
+
+/// More than the largest secret answer, 64 shares, so that it never grows and leaves a copy behind.
+const SECRET_BYTES_MAX: usize = 32 * 1024;
 
 /// Standard output and error as a verb sees them.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +89,38 @@ impl Screen {
             Format::Json => self.json(value),
             Format::Table => self.text(&people(value)),
         }
+    }
+
+    /// As [`Screen::show`], of a value that holds secrets: leaves no copy of it in memory, nor in
+    /// the buffer of standard output. What would drive a terminal has to be escaped by the caller.
+    ///
+    /// # Errors
+    /// When standard output cannot be written, or its reader has gone: a secret that is shown only
+    /// once was then not shown.
+    pub fn show_secret<T: Serialize>(
+        &self,
+        value: &T,
+        people: impl FnOnce(&T) -> Zeroizing<String>,
+    ) -> Result<()> {
+        let failed = |error: std::io::Error| {
+            CliError::new(Code::LocalIo, format!("cannot write to standard output: {error}"))
+        };
+        let mut json = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX));
+        let text;
+        let bytes = match self.format {
+            Format::Json => {
+                serde_json::to_writer(&mut *json, value)
+                    .map_err(|error| failed(std::io::Error::from(error)))?;
+                json.push(b'\n');
+                &json[..]
+            }
+            Format::Table => {
+                text = people(value);
+                text.as_bytes()
+            }
+        };
+        let out = std::io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
+        File::from(out).write_all(bytes).map_err(failed)
     }
 
     /// Writes a line for people to standard error; nothing for programs, whose standard error

@@ -1,5 +1,5 @@
-//! Every coordinator is lost: the page for it followed word by word, from a snapshot and the recovery
-//! key to a fleet of two whose agent goes on.
+//! Every coordinator is lost: the page for it followed word by word, from a snapshot and three shares
+//! of the recovery key to a fleet of two whose agent goes on.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -98,14 +98,21 @@ async fn operations_all_lost_is_followed_word_by_word() {
     std::fs::remove_dir_all(fleet.hosts[0].directory()).expect("the host is gone");
 
     let key = fleet.directory().join("keys/recovery.key");
+    let share = |number| fleet.directory().join(format!("keys/share-{number}-of-5.txt"));
+    let [one, four, five] = [1, 4, 5].map(share);
     let mut page = Runbook::for_new_hosts(&fleet.directory().join("runbook"), "all-lost.md");
     let (ports, hosts) = (
         [Port::reserve(), Port::reserve()],
         ["new-1", "new-2"].map(|name| fleet.directory().join(name)),
     );
     let addresses = ports.each_ref().map(Port::address);
-    let variables =
-        [("SNAPSHOT", text(&snapshot)), ("RECOVERY_KEY", text(&key)), ("ADDRESS", &addresses[0])];
+    let variables = [
+        ("SNAPSHOT", text(&snapshot)),
+        ("SHARE_1", text(&five)),
+        ("SHARE_2", text(&one)),
+        ("SHARE_3", text(&four)),
+        ("ADDRESS", &addresses[0]),
+    ];
     assert!(page.run_in(&hosts[0], &variables).await.contains("good"));
     page.run_in(&hosts[0], &variables).await;
     let restored = page.run_in(&hosts[0], &variables).await;

@@ -93,8 +93,9 @@ async fn snapshot_restore_brings_a_lost_fleet_back_and_agents_go_on() {
     before.lose_everything().await;
 
     let other = before.fleet.scratch("other");
-    before.agent.cli.json(&["key", "init", "--out", text(&other)]).await;
     let wrong = other.join("recovery.key");
+    let made = ["key", "init", "--out", text(&other), "--seed-file", text(&wrong)];
+    before.agent.cli.json(&made).await;
     let refused = before.agent.cli.run(&before.restore(&wrong)).await;
     refused.assert_refused(
         "another key",

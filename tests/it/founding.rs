@@ -92,9 +92,9 @@ async fn fleet_init_founds_a_fleet_that_runs_and_keeps_its_root_sealed() {
 async fn fleet_init_bad_input_is_refused_and_leaves_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join(name).display().to_string();
-    let made = Cli::alone().run(&["key", "init", "--out", &at("keys")]).await;
-    let _ = made.success();
     let (public, secret) = (at("keys/recovery.pub"), at("keys/recovery.key"));
+    let made = ["key", "init", "--out", &at("keys"), "--seed-file", &secret];
+    let _ = Cli::alone().run(&made).await.success();
     let there = at("there");
     std::fs::create_dir(&there).expect("made");
     std::fs::write(directory.path().join("there/file"), "somebody's").expect("made");

@@ -12,7 +12,7 @@ use tests::client::assert_refused;
 use tests::metrics::scrape;
 use tests::raw::{Lease, read_bundle};
 use tests::sealed::{Content, PointFiles, Sealed};
-use tests::{Agent, Answer, Fleet, RawCluster};
+use tests::{Agent, Answer, Fleet, RawCluster, Runbook};
 
 use crate::restart::bundles_of;
 
@@ -169,6 +169,53 @@ async fn invariant_b4_e1_k3_a_commit_lacking_keys_or_late_or_signed_by_a_strange
     fleet.assert_quiet(&[]);
 }
 
+fn text(path: &Path) -> &str {
+    path.to_str().expect("test paths are UTF-8")
+}
+
+#[tokio::test]
+async fn operations_recovery_key_is_followed_word_by_word() {
+    let fleet = Fleet::start().await;
+    let source = fleet.scratch("source");
+    std::fs::write(source.join("app.yaml"), "replicas: 3\n").expect("made");
+    let agent = Agent::enrol(&fleet, "harbour", &source, &[]).await;
+    assert_eq!(agent.backup().await, 1);
+    let export = fleet.scratch("export").join("harbour-1.srx");
+    agent.cli.json(&["backup", "export", "--point", "harbour@1", "--out", text(&export)]).await;
+
+    let mut page = Runbook::open(&fleet, "recovery-key.md", &[]);
+    let new = fleet.scratch("new").join("keys");
+    let made = page.run(&[("KEYS", text(&new))]).await;
+    assert!(made.contains("any 3 of them rebuild the key"), "{made}");
+    assert!(made.contains("share-5-of-5.txt") && !made.contains("srshare1"), "{made}");
+
+    let [one, two, three] = fleet.recovery_shares();
+    let keys = one.parent().expect("its directory");
+    let out = fleet.scratch("recovered");
+    let variables = [
+        ("KEYS", text(keys)),
+        ("EXPORT", text(&export)),
+        ("OUT", text(&out)),
+        ("SHARE_1", text(&one)),
+        ("SHARE_2", text(&two)),
+        ("SHARE_3", text(&three)),
+    ];
+    let attested = page.run(&variables).await;
+    assert!(attested.contains("share 1 of 5 is whole"), "{attested}");
+    let verified = page.run(&variables).await;
+    assert!(verified.contains("open harbour@1"), "{verified}");
+    page.run(&variables).await;
+    page.finish();
+
+    // What was recovered is what the cluster has.
+    let recovered = out.join("harbour@1");
+    let keys = |file: &Path| keys_in(file).into_iter().map(|(_, key)| key).collect::<Vec<_>>();
+    assert_eq!(keys(&recovered.join("kek.key")), keys(&agent.kek()));
+    let signing = agent.directory().join("signing.key");
+    assert_eq!(keys(&recovered.join("signing.key")), keys(&signing));
+    fleet.assert_quiet(&[]);
+}
+
 /// All files below a directory, with their bytes.
 fn files_below(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     walkdir::WalkDir::new(directory)
@@ -217,6 +264,11 @@ async fn invariant_k1_no_coordinator_log_or_metric_holds_plaintext_names_content
     assert_eq!(agent.backup().await, 2);
     let out = fleet.scratch("out").join("restored");
     agent.restore(&[], &out).await.success().json();
+    let shares = fleet.recovery_shares();
+    let out = fleet.scratch("out").join("by-shares");
+    let mut arguments = vec!["restore", "--cluster", "harbour", "--to", text(&out)];
+    arguments.extend(shares.iter().flat_map(|share| ["--share", text(share)]));
+    agent.cli.json(&arguments).await;
     tests::raw::scrub(&fleet.operator(Role::Operator), &fleet.address(1)).await.expect("a report");
 
     let mut needles: Vec<(String, Vec<u8>)> =
@@ -226,6 +278,14 @@ async fn invariant_k1_no_coordinator_log_or_metric_holds_plaintext_names_content
     keys.extend(keys_in(&agent.directory().join("signing.key")));
     keys.extend(keys_in(&fleet.recovery_files()));
     assert!(keys.len() >= 3, "the key files were understood: {}", keys.len());
+    for share in &shares {
+        let written = std::fs::read_to_string(share).expect("a share is text");
+        let groups = written.lines().last().expect("its text").split(' ').skip(1);
+        // The last groups of the value, and the checksum.
+        let end: String = groups.skip(5).collect();
+        assert_eq!(end.len(), 48, "{}", share.display());
+        needles.push((format!("the end of {}", share.display()), end.into_bytes()));
+    }
     for (name, key) in keys {
         needles.push((format!("{name} in hexadecimal"), hex::encode(&key).into_bytes()));
         needles.push((name, key));

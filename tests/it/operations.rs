@@ -77,12 +77,14 @@ async fn invariant_a1_one_directory_of_three_brings_back_what_it_holds() {
     let before = Tree::read(fleet.node(2).data());
     let out = fleet.scratch("exported");
     let target = fleet.scratch("restored").join("tree");
-    let recovery = fleet.recovery_files();
+    let [one, two, three] = fleet.recovery_shares();
     let variables = [
         ("OUT", text(&out)),
         ("CLUSTER", "harbour"),
         ("TARGET", text(&target)),
-        ("RECOVERY_KEY", text(&recovery)),
+        ("SHARE_1", text(&one)),
+        ("SHARE_2", text(&two)),
+        ("SHARE_3", text(&three)),
     ];
     let mut page = Runbook::open(&fleet, "one-directory-left.md", &[]);
     let told = page.run_on(fleet.node(2), &variables).await;
@@ -529,7 +531,7 @@ fn operations_every_page_is_followed_by_a_test() {
         let path = tests::binary::workspace().join("tests/it").join(name);
         std::fs::read_to_string(path).expect("a test's file can be read")
     };
-    let tests = source("operations.rs") + &source("all_lost.rs");
+    let tests = source("operations.rs") + &source("all_lost.rs") + &source("keys.rs");
     let index = std::fs::read_to_string(directory.join("README.md")).expect("an index");
     let has_commands = |name: &str| {
         let page = std::fs::read_to_string(directory.join(name));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use bundle::{RecoveryPublic, RecoverySecret};
+use bundle::{RecoveryPublic, RecoveryPublicFile, RecoverySecret, ShareDigests};
 use proto::identity::{Party as Who, Role};
 use proto::v1;
 use proto_types::env::SystemRandom;
@@ -352,6 +352,26 @@ impl Fleet {
         std::fs::write(directory.join("recovery.pub"), self.recovery_public().to_text())
             .expect("a file can be made");
         path
+    }
+
+    /// Gives the fleet's recovery key to five holders, any three of whom have it: the first three's
+    /// files, beside a `recovery.pub` that knows of all.
+    ///
+    /// # Panics
+    /// When files cannot be made.
+    #[must_use]
+    pub fn recovery_shares(&self) -> [PathBuf; 3] {
+        let shares = self.recovery.split(3, 5, &SystemRandom).expect("three of five");
+        let digests = ShareDigests::of(&shares);
+        let file = RecoveryPublicFile { public: self.recovery_public(), shares: digests };
+        let directory = self.scratch("shares");
+        std::fs::write(directory.join("recovery.pub"), file.to_text()).expect("a file can be made");
+        [0, 1, 2].map(|at| {
+            let path = directory.join(format!("share-{}", at + 1));
+            std::fs::write(&path, shares[at].to_file_text().as_bytes())
+                .expect("a file can be made");
+            path
+        })
     }
 
     /// Asserts that no server wrote an ERROR other than events of these names, and none panicked.

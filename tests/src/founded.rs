@@ -189,11 +189,12 @@ impl Founded {
         let directory = tempfile::Builder::new().prefix("srf-").tempdir().expect("a directory");
         let hosts = hosts(directory.path());
         let keys = directory.path().join("keys");
-        let made = Cli::alone()
-            .run(&[OsStr::new("key"), "init".as_ref(), "--out".as_ref(), keys.as_ref()])
-            .await;
+        let seed = keys.join("recovery.key");
+        let [key, init, out, seed_file] = ["key", "init", "--out", "--seed-file"].map(OsStr::new);
+        let made =
+            Cli::alone().run(&[key, init, out, keys.as_ref(), seed_file, seed.as_ref()]).await;
         let _ = made.success();
-        let text = std::fs::read_to_string(keys.join("recovery.key")).expect("a key");
+        let text = std::fs::read_to_string(seed).expect("a key");
         let recovery = RecoverySecret::from_text(&text).expect("a recovery key");
         let mut founded = Self { hosts, recovery, directory: Some(directory), _place: place };
         let done = founded.init(&[]).await;

@@ -4,10 +4,13 @@
 mod authority;
 mod damage;
 mod frozen;
+mod frozen_shares;
 mod identity;
 mod key_bundle;
 mod keys;
 mod manifest;
 mod seal;
+mod shares;
 mod stranger;
+mod stranger_share;
 mod world;

@@ -38,6 +38,8 @@ const OWN: [&str; 11] = [
     "restored",
     "dev.lock",
 ];
+/// The whole recovery key, beside the operator's files: a trial needs no holders of shares.
+pub(super) const RECOVERY_KEY: &str = "recovery.key";
 const SAVED: &str = "dev.json";
 const VERSION: u32 = 1;
 

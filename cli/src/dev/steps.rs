@@ -12,10 +12,11 @@ use serde_json::Value;
 use super::compare::Tree;
 use super::fleet::Fleet;
 use super::process::Server;
+use super::state::RECOVERY_KEY;
 use super::story::{Cluster, Story};
 use super::{configs, wait};
 use crate::error::{CliError, Result};
-use crate::verbs::key::{RECOVERY_KEY, RECOVERY_PUB};
+use crate::verbs::key::RECOVERY_PUB;
 
 /// An agent answers on its socket as soon as it has its session.
 const AGENT_DEADLINE: Duration = Duration::from_secs(60);
@@ -59,13 +60,15 @@ impl Story<'_> {
             self.narrator.say(&format!("a new fleet, all of it in {root}"))?;
         }
         if !operator.join(RECOVERY_PUB).exists() {
-            let out = operator.as_os_str();
-            self.runner
-                .run([OsStr::new("key"), OsStr::new("init"), OsStr::new("--out"), out])
-                .await?;
+            let seed = operator.join(RECOVERY_KEY);
+            let [key, init, out, seed_file] =
+                ["key", "init", "--out", "--seed-file"].map(OsStr::new);
+            let arguments = [key, init, out, operator.as_os_str(), seed_file, seed.as_os_str()];
+            self.runner.run(arguments).await?;
             self.narrator.say(
-                "the recovery key is made: the coordinators learn only its public half; in \
-                 earnest you keep recovery.key offline",
+                "the recovery key is made, as five shares of which any three rebuild it: the \
+                 coordinators learn only its public half; in earnest each share has a holder of \
+                 its own, and no recovery.key is written",
             )?;
         }
         let recovery = self.recovery_public()?;

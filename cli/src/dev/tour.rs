@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::compare::Tree;
+use super::state::RECOVERY_KEY;
 use super::steps::{OpenWith, Point};
 use super::story::Story;
 use super::{configs, copy, examples};
 use crate::error::{CliError, Result};
 use crate::output::count;
-use crate::verbs::key::RECOVERY_KEY;
 use proto_types::Code;
 
 /// How often it is looked whether all processes still run.

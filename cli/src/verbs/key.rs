@@ -1,73 +1,47 @@
-//! `strongroom key`: makes the fleet's recovery key, away from the coordinators.
+//! `strongroom key`: the fleet's recovery key. Made away from the coordinators, kept as shares, and
+//! needed only when a cluster or the whole fleet is gone. None of these verbs asks a coordinator.
 
-use std::path::PathBuf;
+mod attest;
+mod init;
+mod recover;
+mod status;
+mod verify;
 
-use agent::shown;
-use bundle::RecoverySecret;
-use clap::{Args, Subcommand};
-use serde::Serialize;
+use clap::Subcommand;
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::private_file;
 
-/// Name of the secret half.
-pub const RECOVERY_KEY: &str = "recovery.key";
+pub use attest::AttestArgs;
+pub use init::InitArgs;
+pub use recover::RecoverArgs;
+pub use status::StatusArgs;
+pub use verify::VerifyArgs;
+
 /// Name of the public half.
 pub const RECOVERY_PUB: &str = "recovery.pub";
 
 /// Verbs about keys.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a fleet's recovery key: recovery.key (secret) and recovery.pub
+    /// Make a fleet's recovery key, as shares for its holders, and recovery.pub
     Init(InitArgs),
+    /// Say what a recovery.pub says: fingerprint, and which shares there are
+    Status(StatusArgs),
+    /// Check one holder's share alone
+    Attest(AttestArgs),
+    /// Prove that shares open a real key bundle; writes nothing
+    Verify(VerifyArgs),
+    /// Take the keys of clusters out of exported points, without cluster or coordinators
+    Recover(RecoverArgs),
 }
 
-/// Arguments of `key init`.
-#[derive(Debug, Args)]
-pub struct InitArgs {
-    /// Directory for both files; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-}
-
-#[derive(Serialize)]
-struct KeyView {
-    recovery_key: PathBuf,
-    recovery_pub: PathBuf,
-    fingerprint: String,
-}
-
-pub(crate) fn run(verb: Verb, context: &Context) -> Result<()> {
+pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
-        Verb::Init(arguments) => init(&arguments, context),
+        Verb::Init(arguments) => init::run(&arguments, context),
+        Verb::Status(arguments) => status::run(&arguments, context),
+        Verb::Attest(arguments) => attest::run(&arguments, context),
+        Verb::Verify(arguments) => verify::run(&arguments, context).await,
+        Verb::Recover(arguments) => recover::run(&arguments, context).await,
     }
-}
-
-fn init(arguments: &InitArgs, context: &Context) -> Result<()> {
-    private_file::make_directory(&arguments.out)?;
-    let view = KeyView {
-        recovery_key: arguments.out.join(RECOVERY_KEY),
-        recovery_pub: arguments.out.join(RECOVERY_PUB),
-        fingerprint: String::new(),
-    };
-    // Both are looked for before either is made, so that a refusal leaves nothing behind.
-    private_file::refuse_existing(&view.recovery_key)?;
-    private_file::refuse_existing(&view.recovery_pub)?;
-    let secret = RecoverySecret::generate(&*context.env.random);
-    let public = secret.public();
-    private_file::create(&view.recovery_key, secret.to_text().as_bytes())?;
-    private_file::create(&view.recovery_pub, public.to_text().as_bytes())?;
-    let view = KeyView { fingerprint: public.fingerprint().to_string(), ..view };
-    context.screen.show(&view, |view| {
-        format!(
-            "made         {}\nmade         {}\nfingerprint  {}\n\n\
-             Keep {RECOVERY_KEY} offline and in more than one place: it opens every backup of the \
-             fleet,\nand without it a lost cluster's backups stay closed. Coordinators and agents \
-             get only {RECOVERY_PUB}.\n",
-            shown::path(&view.recovery_key),
-            shown::path(&view.recovery_pub),
-            view.fingerprint
-        )
-    })
 }

@@ -6,62 +6,111 @@ use std::sync::Arc;
 
 use agent::export::ExportPointStore;
 use agent::heads::KnownHeads;
+use agent::opened::PointError;
 use agent::point_store::{FleetPointStore, PointSelector, SharedStore};
 use agent::{OpenedPoint, Opener};
 use bundle::{Freshness, Origin};
 use clap::Args;
 use proto::v1::ReadPurpose;
-use proto_types::{PointName, Sequence};
+use proto_types::{Code, PointName, Sequence};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::operator::{self, Operator};
 use crate::output::Screen;
+use crate::recovery::{Recovery, ShareArgs};
 
-/// The key that opens a point: one of the two.
+/// The key that opens a point: the cluster's own, or the fleet's recovery key.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(skip)]
 pub struct KeyArgs {
-    /// The cluster's own key, kek.key in its agent's directory
-    #[arg(long, value_name = "FILE")]
-    pub kek: Option<PathBuf>,
-    /// The fleet's recovery key, recovery.key, for when the cluster is gone
-    #[arg(long, value_name = "FILE")]
-    pub recovery_key: Option<PathBuf>,
+    #[command(flatten)]
+    key: OptionalKeyArgs,
 }
 
 /// The same where a verb can do something without a key.
 #[derive(Debug, Args)]
-#[group(required = false, multiple = false)]
+#[group(skip)]
 pub struct OptionalKeyArgs {
     /// The cluster's own key, kek.key in its agent's directory
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recovery_key", "share", "shares"])]
     pub kek: Option<PathBuf>,
-    /// The fleet's recovery key, recovery.key, for when the cluster is gone
-    #[arg(long, value_name = "FILE")]
-    pub recovery_key: Option<PathBuf>,
+    #[command(flatten)]
+    recovery: RecoveryArgs,
+}
+
+/// The fleet's recovery key, for when the cluster is gone.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct RecoveryArgs {
+    /// The fleet's whole recovery key, where it was kept in a file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["share", "shares"])]
+    recovery_key: Option<PathBuf>,
+    #[command(flatten)]
+    shares: ShareArgs,
+}
+
+/// A key that opens points, with what to do if it turns out to be the wrong one.
+pub(crate) struct PointKey {
+    opener: Opener,
+    remedy: Option<&'static str>,
+}
+
+impl RecoveryArgs {
+    /// Reads the recovery key.
+    pub(crate) fn read(&self) -> Result<Option<Recovery>> {
+        Recovery::read(self.recovery_key.as_deref(), &self.shares)
+    }
+
+    /// As [`RecoveryArgs::read`], where there must be one.
+    pub(crate) fn require(&self) -> Result<Recovery> {
+        self.read()?.ok_or_else(|| {
+            CliError::usage("the recovery key is missing")
+                .with_remedy("give its shares with --share or --shares")
+        })
+    }
 }
 
 impl KeyArgs {
-    pub(crate) fn read(&self) -> Result<Opener> {
-        read(self.kek.as_ref(), self.recovery_key.as_ref())?
-            .ok_or_else(|| CliError::usage("give the key with --kek or --recovery-key"))
+    pub(crate) fn read(&self) -> Result<PointKey> {
+        self.key.read()?.ok_or_else(|| {
+            CliError::usage(
+                "the key is missing: give it with --kek, --share, --shares or --recovery-key",
+            )
+        })
     }
 }
 
 impl OptionalKeyArgs {
-    pub(crate) fn read(&self) -> Result<Option<Opener>> {
-        read(self.kek.as_ref(), self.recovery_key.as_ref())
+    pub(crate) fn read(&self) -> Result<Option<PointKey>> {
+        if let Some(path) = &self.kek {
+            return Ok(Some(PointKey { opener: Opener::from_kek_file(path)?, remedy: None }));
+        }
+        Ok(self.recovery.read()?.map(PointKey::from))
     }
 }
 
-fn read(kek: Option<&PathBuf>, recovery_key: Option<&PathBuf>) -> Result<Option<Opener>> {
-    Ok(match (kek, recovery_key) {
-        (Some(path), _) => Some(Opener::from_kek_file(path)?),
-        (None, Some(path)) => Some(Opener::from_recovery_file(path)?),
-        (None, None) => None,
-    })
+impl From<Recovery> for PointKey {
+    fn from(recovery: Recovery) -> Self {
+        let (secret, remedy) = recovery.into_parts();
+        Self { opener: Opener::Recovery(secret), remedy: Some(remedy) }
+    }
+}
+
+impl PointKey {
+    pub(crate) const fn opener(&self) -> &Opener {
+        &self.opener
+    }
+
+    /// An error of opening a point with this key, with advice that fits how it was given.
+    pub(crate) fn explain(&self, error: PointError) -> CliError {
+        let error = CliError::from(error);
+        match self.remedy {
+            Some(remedy) if error.code() == Code::WrongKey => error.with_remedy(remedy),
+            _ => error,
+        }
+    }
 }
 
 /// Reads `CLUSTER@NUMBER`, for clap.
@@ -105,16 +154,24 @@ pub(crate) async fn in_file(context: &Context, file: &std::path::Path) -> Result
 }
 
 impl Found {
+    /// Opens the point and writes nothing down, not even that it was seen.
+    pub(crate) async fn look(mut self, key: &PointKey, context: &Context) -> Result<OpenedPoint> {
+        let opener = key.opener();
+        OpenedPoint::open(self.store, opener, &mut self.heads, &context.env)
+            .await
+            .map_err(|error| key.explain(error))
+    }
+
     /// Opens the point and remembers its head, if it is the newest.
-    pub(crate) async fn open(mut self, opener: &Opener, context: &Context) -> Result<OpenedPoint> {
-        let opened =
-            OpenedPoint::open(self.store.clone(), opener, &mut self.heads, &context.env).await;
+    pub(crate) async fn open(mut self, key: &PointKey, context: &Context) -> Result<OpenedPoint> {
+        let store = self.store.clone();
+        let opened = OpenedPoint::open(store, key.opener(), &mut self.heads, &context.env).await;
         let saved = self.heads.save();
         let failed = opened.is_err() || (saved.is_err() && !self.from_file);
         if failed {
             self.store.end().await;
         }
-        let opened = opened?;
+        let opened = opened.map_err(|error| key.explain(error))?;
         match saved {
             // A restore does not wait for a disk that this machine's notes are on.
             Err(error) if self.from_file => context.screen.note(&format!("warning: {error}")),

@@ -121,7 +121,7 @@ struct PlanView<'a> {
 
 pub(crate) async fn run(arguments: RestoreArgs, context: &Context) -> Result<()> {
     // All that can be wrong on this machine is found before the fleet is asked.
-    let opener = arguments.key.read()?;
+    let key = arguments.key.read()?;
     let options = RestoreOptions {
         to: arguments.to.clone(),
         include: patterns("--include", &arguments.include)?,
@@ -131,7 +131,7 @@ pub(crate) async fn run(arguments: RestoreArgs, context: &Context) -> Result<()>
     };
     let found = find(&arguments, context).await?;
     let store = found.store.clone();
-    let done = match found.open(&opener, context).await {
+    let done = match found.open(&key, context).await {
         Ok(opened) => restore(&arguments, &options, &opened, context).await,
         Err(error) => Err(error),
     };

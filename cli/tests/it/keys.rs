@@ -10,11 +10,12 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn key_init_makes_a_private_key_once() {
+fn key_init_makes_a_whole_private_key_once_and_only_where_asked() {
     let directory = tempfile::tempdir().unwrap();
-    let made = run_in(directory.path(), ["key", "init", "--out", "keys"]);
+    let init = ["key", "init", "--out", "keys", "--seed-file", "keys/recovery.key"];
+    let made = run_in(directory.path(), init);
     assert_eq!(made.code, 0, "{}", made.stderr);
-    assert!(made.stdout.contains("Keep recovery.key offline"), "{}", made.stdout);
+    assert!(made.stdout.contains("keys/recovery.key holds the whole key"), "{}", made.stdout);
     let key = directory.path().join("keys/recovery.key");
     assert_eq!(mode(&key), 0o600);
     assert_eq!(mode(&directory.path().join("keys")), 0o700);
@@ -24,10 +25,10 @@ fn key_init_makes_a_private_key_once() {
     assert!(made.stdout.contains(fingerprint), "{}", made.stdout);
     assert!(!made.stdout.contains(std::str::from_utf8(&text).unwrap().lines().last().unwrap()));
 
-    let again = run_in(directory.path(), ["--output", "json", "key", "init", "--out", "keys"]);
+    let again = run_in(directory.path(), ["--output", "json"].iter().chain(&init));
     assert_eq!(again.code, 4);
     assert_eq!(again.error()["code"], "ALREADY_EXISTS");
-    assert_eq!(again.error()["message"], "keys/recovery.key exists and is not replaced");
+    assert_eq!(again.error()["message"], "keys/share-1-of-5.txt exists and is not replaced");
     assert_eq!(std::fs::read(&key).unwrap(), text);
 }
 
@@ -35,7 +36,8 @@ fn key_init_makes_a_private_key_once() {
 fn key_init_leaves_no_half_pair_when_it_refuses() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("recovery.pub"), "precious").unwrap();
-    let refused = run_in(directory.path(), ["key", "init", "--out", "."]);
+    let init = ["key", "init", "--out", ".", "--seed-file", "recovery.key"];
+    let refused = run_in(directory.path(), init);
     assert_eq!(refused.code, 4);
     assert!(!directory.path().join("recovery.key").exists());
     assert_eq!(std::fs::read_to_string(directory.path().join("recovery.pub")).unwrap(), "precious");
@@ -69,7 +71,8 @@ fn a_signing_key_is_taken_as_digits_or_file_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("garbage"), "no key\n").unwrap();
     assert_eq!(run_in(directory.path(), ["agent", "init", "--dir", "agent"]).code, 0);
-    assert_eq!(run_in(directory.path(), ["key", "init", "--out", "keys"]).code, 0);
+    let init = ["key", "init", "--out", "keys", "--seed-file", "keys/recovery.key"];
+    assert_eq!(run_in(directory.path(), init).code, 0);
     let register =
         |key: &str| run_in(directory.path(), ["cluster", "register", "a", "--signing-key", key]);
     for (key, code, said) in [

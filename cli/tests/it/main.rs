@@ -2,8 +2,11 @@
 //! here needs a fleet; the story with real processes is told by the tests package.
 
 mod configs;
+mod key_init;
 mod keys;
 mod shape;
+mod shares;
+mod terminal;
 mod verbs;
 
 use std::ffi::OsStr;

@@ -89,7 +89,7 @@ struct ShowView {
 }
 
 pub(super) async fn show(arguments: &ShowArgs, context: &Context) -> Result<()> {
-    let opener = arguments.key.read()?;
+    let key = arguments.key.read()?;
     let mut view = match &arguments.which.point {
         Some(name) => ShowView { point: get(name, context).await?, trust: None, contents: None },
         None => {
@@ -99,8 +99,8 @@ pub(super) async fn show(arguments: &ShowArgs, context: &Context) -> Result<()> 
             ShowView { point, trust: None, contents: None }
         }
     };
-    if let Some(opener) = opener {
-        let opened = arguments.which.find(context).await?.open(&opener, context).await?;
+    if let Some(key) = key {
+        let opened = arguments.which.find(context).await?.open(&key, context).await?;
         view.trust = Some(TrustView::of(&opened));
         view.contents = Some(inspect::show(&opened));
         opened.store().end().await;
@@ -167,11 +167,11 @@ struct DiffView {
 }
 
 pub(super) async fn diff(arguments: &DiffArgs, context: &Context) -> Result<()> {
-    let opener = arguments.key.read()?;
+    let key = arguments.key.read()?;
     let open = async |name: &PointName| {
         let selector = PointSelector::Sequence(name.sequence);
         let found = in_fleet(context, &name.cluster, selector, ReadPurpose::Drill).await?;
-        found.open(&opener, context).await
+        found.open(&key, context).await
     };
     let old = open(&arguments.old).await?;
     let new = open(&arguments.new).await;
@@ -225,7 +225,7 @@ struct VerifyView {
 }
 
 pub(super) async fn verify(arguments: &VerifyArgs, context: &Context) -> Result<()> {
-    let opener = arguments.key.read()?;
+    let key = arguments.key.read()?;
     let found = arguments.which.find(context).await?;
     let store = found.store.clone();
     let (bar, progress) = progress::shown(&context.screen);
@@ -233,8 +233,8 @@ pub(super) async fn verify(arguments: &VerifyArgs, context: &Context) -> Result<
         let (store, heads) = (&found.store, &found.heads);
         let mut report =
             inspect::verify_sealed(store, heads, &context.env, progress.clone()).await?;
-        if let Some(opener) = &opener {
-            let opened = found.open(opener, context).await?;
+        if let Some(key) = &key {
+            let opened = found.open(key, context).await?;
             inspect::verify_opened(&opened, &mut report, progress.clone()).await?;
         }
         Ok::<_, CliError>(report)

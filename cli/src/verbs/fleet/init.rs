@@ -12,15 +12,23 @@ use crate::coordinator_files::{CONFIG, advertised};
 use crate::error::{CliError, Result};
 use crate::founding::{self, FirstNode, FleetSeed, OPERATOR};
 use crate::key_files;
+use crate::recovery::{Recovery, ShareArgs};
 use crate::verbs::snapshot;
 
 /// Arguments of `fleet init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
     /// The public recovery key, recovery.pub: what all keys of the fleet are sealed to. With
-    /// --from-snapshot the secret one, recovery.key, which opens the fleet's authority
-    #[arg(long, value_name = "FILE")]
-    pub recovery_key: PathBuf,
+    /// --from-snapshot the secret one, where it was kept in a file; it opens the fleet's authority
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present_any = ["share", "shares"],
+        conflicts_with_all = ["share", "shares"]
+    )]
+    pub recovery_key: Option<PathBuf>,
+    #[command(flatten)]
+    shares: ShareArgs,
     /// What people call the fleet: lower-case letters, digits and hyphens
     #[arg(long, value_name = "NAME", required_unless_present = "from_snapshot")]
     pub name: Option<String>,
@@ -67,11 +75,10 @@ struct FoundedView {
 /// A fleet's identity from a snapshot, and the first node id that it never gave out.
 async fn from_snapshot(
     snapshot: &Path,
-    recovery_key: &Path,
+    recovery: &Recovery,
     context: &Context,
 ) -> Result<(FleetSeed, u64)> {
     let (found, _) = snapshot::inspect(snapshot, context).await?;
-    let secret = key_files::recovery_secret(recovery_key)?;
     let authority = found.state.authority().ok_or_else(|| {
         CliError::new(
             Code::InvalidConfig,
@@ -85,12 +92,15 @@ async fn from_snapshot(
              certificates of the same authority, then restore the snapshot",
         )
     })?;
+    let names = bundle::read_authority_names(&authority.sealed_root_key)
+        .map_err(|error| CliError::new(error.code(), error.to_string()))?;
+    recovery.check(names.recovery_key, "the snapshot's fleet")?;
     let seed = FleetSeed::reopen(
         found.meta.fleet,
         &found.meta.fleet_name,
         &authority.root_certificate,
         &authority.sealed_root_key,
-        &secret,
+        recovery.secret(),
     )?;
     let listed = found.meta.nodes.iter().flatten().copied();
     let known = found.state.nodes().map(|node| node.id.get());
@@ -114,9 +124,20 @@ pub(super) async fn run(arguments: InitArgs, context: &Context) -> Result<()> {
         .data_dir
         .map(|path| std::path::absolute(&path).map_err(|error| CliError::io("use", &path, &error)));
     let (seed, id) = match (&arguments.from_snapshot, &arguments.name) {
-        (Some(file), _) => from_snapshot(file, &arguments.recovery_key, context).await?,
+        (Some(file), _) => {
+            let key = arguments.recovery_key.as_deref();
+            let recovery = Recovery::read(key, &arguments.shares)?
+                .ok_or_else(|| CliError::usage("the recovery key is missing"))?;
+            from_snapshot(file, &recovery, context).await?
+        }
         (None, Some(name)) => {
-            let recovery = key_files::recovery_public(&arguments.recovery_key)?;
+            let public =
+                arguments.recovery_key.as_deref().filter(|_| !arguments.shares.are_given());
+            let public = public.ok_or_else(|| {
+                CliError::usage("a new fleet needs only the public half of its recovery key")
+                    .with_remedy("give recovery.pub with --recovery-key, and no shares")
+            })?;
+            let recovery = key_files::recovery_public(public)?;
             (FleetSeed::draw(name, recovery, &context.env)?, 1)
         }
         (None, None) => return Err(CliError::usage("give --name, or --from-snapshot")),

@@ -18,15 +18,17 @@ use proto::fleet_client::FleetClient as Client;
 use proto::v1;
 use proto::v1::fleet_client::FleetClient;
 use proto::v1::restore_client::RestoreClient;
-use proto_types::{BundleId, Code};
+use proto_types::{BundleId, Code, KeyFingerprint};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::super::opening::RecoveryArgs;
 use super::{TRIES_MAX, TRY_PAUSE, inspect};
 use crate::context::Context;
 use crate::error::{CliError, Result};
+use crate::operator;
 use crate::output::count;
-use crate::{key_files, operator};
+use crate::recovery::Recovery;
 
 /// Bytes of one message.
 const PIECE_BYTES: usize = 1 << 20;
@@ -46,9 +48,9 @@ pub struct RestoreArgs {
     /// The snapshot
     #[arg(required_unless_present = "abandon")]
     pub file: Option<PathBuf>,
-    /// The secret half of the fleet's recovery key: proves that what is restored can be opened
-    #[arg(long, value_name = "FILE", required_unless_present = "abandon")]
-    pub recovery_key: Option<PathBuf>,
+    /// The fleet's recovery key, which proves that what is restored can be opened
+    #[command(flatten)]
+    recovery: RecoveryArgs,
     /// Take bundles that the snapshot lacks from this directory too, such as the `bundles` of an old
     /// data directory; can be said several times
     #[arg(long, value_name = "DIR")]
@@ -57,7 +59,9 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub force: bool,
     /// Give up the restore that is under way, and leave the fleet empty
-    #[arg(long, conflicts_with_all = ["file", "recovery_key", "bundles_from", "force"])]
+    #[arg(long, conflicts_with_all = [
+        "file", "recovery_key", "share", "shares", "bundles_from", "force"
+    ])]
     pub abandon: bool,
 }
 
@@ -119,11 +123,12 @@ pub(super) async fn run(arguments: &RestoreArgs, context: &Context) -> Result<()
             "the restore is given up; the fleet is empty\n".to_owned()
         });
     }
-    let (Some(file), Some(key)) = (&arguments.file, &arguments.recovery_key) else {
-        return Err(CliError::usage("give a snapshot and --recovery-key FILE"));
+    let Some(file) = &arguments.file else {
+        return Err(CliError::usage("give a snapshot"));
     };
+    let recovery = arguments.recovery.require()?;
     let (found, _) = inspect(file, context).await?;
-    check_key(&found, key)?;
+    check_key(&found, &recovery)?;
     let stock = stock(&arguments.bundles_from, &found, context).await?;
     let restoring = Restoring::begin(arguments, file, found, stock, client, context).await?;
     let view = restoring.run().await?;
@@ -131,17 +136,12 @@ pub(super) async fn run(arguments: &RestoreArgs, context: &Context) -> Result<()
 }
 
 /// Whoever restores must be able to open what comes back.
-fn check_key(found: &Inspection, path: &Path) -> Result<()> {
-    let offered = key_files::recovery_secret(path)?.public();
-    let known = found.state.fleet().map(|fleet| fleet.recovery);
-    if known.is_some_and(|known| known.hpke == offered.hpke && known.signing == offered.signing) {
-        return Ok(());
-    }
-    Err(CliError::new(
-        Code::WrongKey,
-        format!("{} is not the recovery key of the snapshot's fleet", agent::shown::path(path)),
-    )
-    .with_remedy("give the recovery.key that the fleet was created with"))
+fn check_key(found: &Inspection, recovery: &Recovery) -> Result<()> {
+    let known = found.state.fleet().map(|fleet| fleet.recovery).ok_or_else(|| {
+        CliError::new(Code::Damaged, "the snapshot names no recovery key: it holds no fleet")
+    })?;
+    let known = KeyFingerprint::of_recovery_key(&known.hpke, &known.signing);
+    recovery.check(known, "the snapshot's fleet")
 }
 
 /// Files of bundles beside the snapshot, by id; their content is checked by whoever takes it.
