@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
-use coordinator_core::{Command, Outcome, Request, State, Voters, codec};
+use coordinator_core::{Actor, Command, Outcome, Request, Sender, State, Voters, codec};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{Config as OpenraftConfig, Raft, ReadPolicy, SnapshotPolicy};
@@ -230,16 +230,20 @@ impl RaftNode {
             ));
         }
         self.require_known(request.command.level())?;
-        let bytes = Bytes::from(codec::encode_request(&request));
+        // The sender travels beside: only the leader knows whether the log has it yet.
+        let sender = request.sender.as_ref().map(codec::encode_sender).unwrap_or_default();
+        let sender = Bytes::from(sender);
+        let plain = Request { sender: None, ..request.clone() };
+        let bytes = Bytes::from(codec::encode_request(&plain));
         let request = &request;
         let (outcome, index) = self
             .through_leader("write", Code::DeadlineExceeded, |leader| {
-                let bytes = bytes.clone();
+                let (bytes, sender) = (bytes.clone(), sender.clone());
                 async move {
                     match leader {
                         Leader::This => self.propose_here(request.clone()).await,
                         Leader::Peer(mut peer) => {
-                            let call = v1::ProposeRequest { request: bytes };
+                            let call = v1::ProposeRequest { request: bytes, sender };
                             let reply = peer.propose(call).await?.into_inner();
                             let outcome = codec::decode_outcome(&reply.outcome)
                                 .map_err(|error| internal(&error.to_string()))?;
@@ -314,6 +318,14 @@ impl RaftNode {
             self.require_level(request.command.level()).await?;
         }
         let state = self.published.borrow().state.clone();
+        // Below this level programs could not read it. Nobody named is the coordinator itself.
+        let is_audited = state.level().max(request.command.level()) >= Level::new(2);
+        let this = || Sender {
+            actor: Actor::Coordinator(self.this),
+            certificate: None,
+            via: self.this,
+        };
+        request.sender = is_audited.then(|| request.sender.take().unwrap_or_else(this));
         request.time = match request.command {
             Command::ConfirmTime(_) if state.time_is_frozen() => {
                 self.roll.median(&self.membership().voters, state.log_time())?
@@ -579,7 +591,7 @@ mod tests {
             message: text,
             remedy: String::new(),
         });
-        Request { session: None, time: LogTime::ZERO, command }
+        Request { session: None, time: LogTime::ZERO, sender: None, command }
     }
 
     #[test]

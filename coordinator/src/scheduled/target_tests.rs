@@ -34,7 +34,7 @@ fn parts(is_sealed: bool) -> mpsc::Receiver<Part> {
         name: "home".to_owned(),
         recovery: RecoveryPublicKey { hpke: [1; 32], signing: [2; 32] },
     });
-    let request = Request { session: None, time: LogTime::from_millis(5), command };
+    let request = Request { session: None, time: LogTime::from_millis(5), sender: None, command };
     let voters = Voters::default();
     let log = LogContext { index: LogIndex::new(1), voters: &voters };
     assert!(apply(&mut state, &request, &log).outcome.refusal().is_none());
