@@ -12,10 +12,13 @@ mod refusals;
 
 use std::cell::RefCell;
 
-use coordinator_core::Sender;
 use proto_types::Code;
 
-pub(crate) use book::{Book, Hashed, Problem, hashed};
+/// Entries as programs that check an export need them.
+pub use coordinator_core::codec::encode_audit_entry;
+pub use coordinator_core::{Actor, AuditEntry, AuditHead, OperatorRole, Sender, Subject};
+
+pub(crate) use book::{Book, Hashed, PER_SEGMENT, Problem, hashed, last};
 pub(crate) use keep::keep;
 pub(crate) use recent::Recent;
 pub(crate) use refusals::{Refusals, report};
@@ -37,7 +40,8 @@ impl Asked {
         ASKED
             .scope(RefCell::default(), async {
                 let done = work.await;
-                (done, ASKED.take())
+                let asked = ASKED.with(RefCell::take);
+                (done, asked)
             })
             .await
     }

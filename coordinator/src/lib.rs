@@ -4,7 +4,7 @@
 //! [`run`] is the whole program; `cli` calls it.
 
 mod absent;
-mod audit;
+pub mod audit;
 mod auth;
 mod authority;
 pub mod config;

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coordinator_core::{Actor, Command, Outcome, RecordAct, Request as CoreRequest, Subject};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use proto::env::Env;
 use proto::{ApiError, v1};
 use proto_types::{ClusterId, Code, Level, NodeId};
@@ -174,10 +175,20 @@ impl Shared {
     }
 
     /// Runs a method, measures it, turns its error into a status, and has a refusal recorded.
-    async fn answer<T>(
+    ///
+    /// The work is boxed at once: methods' futures are nested deeper than the compiler follows.
+    fn answer<'a, T: Send + 'a>(
+        &'a self,
+        method: &'static str,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<Response<T>, Status>> {
+        self.answer_boxed(method, work.boxed()).boxed()
+    }
+
+    async fn answer_boxed<T>(
         &self,
         method: &'static str,
-        work: impl Future<Output = Result<T, ApiError>>,
+        work: BoxFuture<'_, Result<T, ApiError>>,
     ) -> Result<Response<T>, Status> {
         let started = self.env.clock.elapsed_millis();
         let (result, asked) = Asked::scope(work).await;

@@ -14,7 +14,8 @@ use storage::audit::AuditFiles;
 use storage::home::DataDir;
 use tokio::sync::Notify;
 
-const PER_SEGMENT: u64 = AUDIT_SEGMENT_ENTRIES as u64;
+/// Entries of a closed segment.
+pub(crate) const PER_SEGMENT: u64 = AUDIT_SEGMENT_ENTRIES as u64;
 
 /// Why a segment cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -25,7 +25,7 @@ fn state() -> State {
 }
 
 fn meta() -> Meta {
-    Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false, [1, 2, 3].into())
+    Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false, false, [1, 2, 3].into())
 }
 
 struct Made {
