@@ -185,4 +185,6 @@ impl Sums {
 }
 
 #[cfg(test)]
+mod audit_tests;
+#[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use tests::metrics::scrape;
 use tests::raw::read_bundle;
 use tests::sealed::Content;
 use tests::wait::until_so;
-use tests::{Answer, Cli, Fleet, Party, RawCluster, Settings, until};
+use tests::{Answer, Cli, Fleet, Party, RawCluster, Settings};
 
 use crate::restart::bundles_of;
 
@@ -208,7 +208,11 @@ async fn fill(fleet: &Fleet, entries: u64) {
         let address = fleet.address(1 + worker % 3);
         async move {
             for _ in 0..entries.div_ceil(32) {
-                until("an act is accepted", async || confirm_time(&party, &address).await.ok()).await;
+                // Between two leaders it is said again.
+                while let Err(error) = confirm_time(&party, &address).await {
+                    assert!(error.is_retryable(), "{}: {error}", error.code());
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
             }
         }
     });

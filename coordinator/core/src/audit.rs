@@ -257,6 +257,9 @@ pub(crate) fn record(
                 When::ByOthers => !is_machine,
                 When::Refused => false,
             };
+            // What was not there was not taken away: agents say so with every backup.
+            let is_nothing = *outcome == Outcome::FindingCleared { existed: false };
+            let is_act = is_act && !is_nothing;
             if is_act {
                 let mut subject = acts::subject(state, &request.command, outcome);
                 if !context.audit_note.is_empty() {

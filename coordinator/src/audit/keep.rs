@@ -69,8 +69,10 @@ impl Keeper<'_> {
         let state = self.raft.local().state;
         telemetry::audit_head(state.audit().head().number);
         let mut lacks = None;
+        let mut mended = BTreeSet::new();
         while let Some(problem) = self.check(state.audit().base()).await? {
-            if !self.mend(&problem).await? {
+            // A disk that takes a good file and gives another is not asked for ever.
+            if !mended.insert(problem.segment) || !self.mend(&problem).await? {
                 lacks = Some(problem);
                 break;
             }
