@@ -362,6 +362,8 @@ fn describe(view: &VerifiedView) -> String {
 
 async fn export(arguments: &ExportArgs, context: &Context) -> Result<()> {
     let out = &arguments.file;
+    // Before it becomes an act.
+    file::refuse_existing(out)?;
     let (_, client) = operator::connect(context)?;
     let mut stream = client
         .call("exporting the audit log", |channel| async move {

@@ -158,6 +158,16 @@ fn export(
     Ok(Loaded { head: opening.head, missing: 0, names: BTreeMap::new() })
 }
 
+/// Nothing that exists is replaced.
+pub(super) fn refuse_existing(out: &Path) -> Result<()> {
+    if std::fs::symlink_metadata(out).is_err() {
+        return Ok(());
+    }
+    let exists = format!("{} already exists", out.display());
+    Err(CliError::new(Code::AlreadyExists, exists)
+        .with_remedy("choose another name, or move it away yourself"))
+}
+
 /// Writes an export, which is recomputed as it comes. Under its name it is whole, or not there.
 pub(super) struct Writer {
     out: PathBuf,
@@ -170,11 +180,6 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(out: &Path, opening: &v1::ExportAuditOpening) -> Result<Self> {
-        if std::fs::symlink_metadata(out).is_ok() {
-            let exists = format!("{} already exists", out.display());
-            return Err(CliError::new(Code::AlreadyExists, exists)
-                .with_remedy("choose another name, or move it away yourself"));
-        }
         let bad = || CliError::new(Code::Damaged, "the export's opening cannot be read");
         let fleet_id = FleetId::from_slice(&opening.fleet_id).map_err(|_| bad())?;
         let head = opening.head.as_ref().map(PlaceView::from).ok_or_else(bad)?;
