@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
 use crate::verbs::{
-    agent, audit, backup, cluster, coordinator, finding, fleet, key, node, restore, snapshot, status,
+    agent, audit, backup, cluster, coordinator, finding, fleet, key, node, restore, snapshot,
+    status,
 };
 use crate::{dev, exit_codes};
 

@@ -144,9 +144,11 @@ mod tests {
 
     #[test]
     fn words_of_methods_are_words_of_acts() {
-        for (method, word) in
-            [("GetStatus", "get-status"), ("Begin", "begin"), ("OpenAgentSession", "open-agent-session")]
-        {
+        for (method, word) in [
+            ("GetStatus", "get-status"),
+            ("Begin", "begin"),
+            ("OpenAgentSession", "open-agent-session"),
+        ] {
             assert_eq!(word_of(method), word);
         }
     }

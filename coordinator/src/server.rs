@@ -34,8 +34,8 @@ use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
 use crate::roll_call::{self, RollCall};
 use crate::service::{
-    Admission, AuditService, BackupService, CatalogService, FleetService, JOIN_BYTES_MAX, JoinService, Parts,
-    PeerService, RestoreService, Shared,
+    Admission, AuditService, BackupService, CatalogService, FleetService, JOIN_BYTES_MAX,
+    JoinService, Parts, PeerService, RestoreService, Shared,
 };
 use crate::{leader, opening, scheduled, telemetry, wiped};
 

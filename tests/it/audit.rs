@@ -125,16 +125,34 @@ async fn audit_of_acts_and_refusals_is_the_same_on_every_node_and_outlives_each(
     assert_eq!(actor["certificate_sha256"].as_str().expect("proved").len(), 64);
     assert_eq!(subject["cluster"], "harbour");
     let committed = one(&entries, "commit-point", None);
-    assert_eq!((&committed["actor"]["kind"], &committed["actor"]["cluster"]), (&"agent".into(), &"harbour".into()));
-    assert_eq!((&committed["subject"]["sequence"], &committed["outcome"]), (&1.into(), &"accepted".into()));
+    assert_eq!(
+        (&committed["actor"]["kind"], &committed["actor"]["cluster"]),
+        (&"agent".into(), &"harbour".into())
+    );
+    assert_eq!(
+        (&committed["subject"]["sequence"], &committed["outcome"]),
+        (&1.into(), &"accepted".into())
+    );
     let refused = one(&entries, "register-cluster", Some("PERMISSION_DENIED"));
-    assert_eq!((&refused["actor"]["role"], &refused["actor"]["via_node_id"]), (&"viewer".into(), &3.into()));
+    assert_eq!(
+        (&refused["actor"]["role"], &refused["actor"]["via_node_id"]),
+        (&"viewer".into(), &3.into())
+    );
     let refused = one(&entries, "register-cluster", Some("ALREADY_EXISTS"));
-    assert_eq!((&refused["actor"]["role"], &refused["outcome"]), (&"admin".into(), &"refused".into()));
+    assert_eq!(
+        (&refused["actor"]["role"], &refused["outcome"]),
+        (&"admin".into(), &"refused".into())
+    );
     let refused = one(&entries, "get-status", Some("PERMISSION_DENIED"));
-    assert_eq!((&refused["actor"]["kind"], &refused["actor"]["via_node_id"]), (&"agent".into(), &2.into()));
+    assert_eq!(
+        (&refused["actor"]["kind"], &refused["actor"]["via_node_id"]),
+        (&"agent".into(), &2.into())
+    );
     let read = one(&entries, "read-bundle", None);
-    assert_eq!((&read["actor"]["role"], &read["subject"]["cluster"]), (&"viewer".into(), &"harbour".into()));
+    assert_eq!(
+        (&read["actor"]["role"], &read["subject"]["cluster"]),
+        (&"viewer".into(), &"harbour".into())
+    );
     assert_eq!(one(&entries, "save-snapshot", None)["actor"]["via_node_id"], follower);
     assert_eq!(one(&entries, "transfer-leader", None)["subject"]["node_id"], follower);
     // It begins with the fleet's own: founded at the level that has the log, or raised to it after.
@@ -251,11 +269,8 @@ async fn finding_stands(fleet: &Fleet, asked: u64, kind: &str, node: u64) {
 
 #[tokio::test]
 async fn audit_segments_are_carried_recomputed_and_no_byte_of_them_changes_unseen() {
-    let settings = Settings {
-        snapshot_every_entries: 300,
-        snapshot_keep_entries: 50,
-        ..Settings::default()
-    };
+    let settings =
+        Settings { snapshot_every_entries: 300, snapshot_keep_entries: 50, ..Settings::default() };
     let mut fleet = Fleet::start_with(settings).await;
     fill(&fleet, 2 * SEGMENT + 100).await;
     for node in tests::fleet::NODES {
@@ -447,7 +462,10 @@ async fn audit_holds_what_was_done_by_force_at_a_stopped_node() {
     let cli = cli_at(&fleet, 1, Role::Viewer);
     let forced = list(&cli, &["--act", "recover-by-force"]).await;
     assert_eq!(forced.len(), 1, "{forced:?}");
-    assert_eq!((&forced[0]["actor"]["kind"], &forced[0]["actor"]["name"]), (&"console".into(), &"1".into()));
+    assert_eq!(
+        (&forced[0]["actor"]["kind"], &forced[0]["actor"]["name"]),
+        (&"console".into(), &"1".into())
+    );
     assert_eq!(forced[0]["subject"]["node_id"], 1);
     assert_eq!(list(&cli, &["--act", "register-cluster"]).await.len(), 1, "and what was before");
     let seen = cli.json(&["audit", "verify"]).await;

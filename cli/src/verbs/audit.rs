@@ -284,9 +284,9 @@ async fn verify_fleet(
             ..v1::ListActsRequest::default()
         };
         let page = pages(&client, request, 1).await?;
-        let goes_on = page.first().is_some_and(|entry| {
-            entry.number == before.number && entry.hash == before.hash
-        });
+        let goes_on = page
+            .first()
+            .is_some_and(|entry| entry.number == before.number && entry.hash == before.hash);
         if !goes_on {
             return Err(does_not_continue(before));
         }
@@ -322,7 +322,9 @@ fn judge(node: &v1::NodeAudit, head: &PlaceView) -> NodeAuditView {
 
 fn bad_node(node: &NodeAuditView, head: &PlaceView) -> CliError {
     let text = match node.problems.first() {
-        Some(problem) => format!("the audit log of node {} is damaged: {}", node.node_id, problem.what),
+        Some(problem) => {
+            format!("the audit log of node {} is damaged: {}", node.node_id, problem.what)
+        }
         None => format!(
             "node {} has another entry {} than the others: one of the logs was changed",
             node.node_id, head.number
@@ -336,7 +338,8 @@ fn bad_node(node: &NodeAuditView, head: &PlaceView) -> CliError {
 }
 
 fn describe(view: &VerifiedView) -> String {
-    let mut text = format!("good: {}", count(view.head.number, "entry").replace("entrys", "entries"));
+    let mut text =
+        format!("good: {}", count(view.head.number, "entry").replace("entrys", "entries"));
     if let Some(file) = &view.file {
         text = format!("{}: {text}", agent::shown::path(file));
     }
@@ -377,7 +380,9 @@ async fn export(arguments: &ExportArgs, context: &Context) -> Result<()> {
         let silent = |_| ApiError::new(Code::Unavailable, "the coordinator went silent");
         let Some(message) = message.map_err(silent)?.map_err(ApiError::from)? else { break };
         match (message.part, &mut writer) {
-            (Some(Part::Opening(opening)), None) => writer = Some(file::Writer::new(out, &opening)?),
+            (Some(Part::Opening(opening)), None) => {
+                writer = Some(file::Writer::new(out, &opening)?)
+            }
             (Some(Part::Entries(entries)), Some(writer)) => {
                 for entry in &entries.entries {
                     writer.entry(EntryView::of(entry).without_names())?;

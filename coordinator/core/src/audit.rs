@@ -367,13 +367,7 @@ fn write_pending(state: &mut State, context: &mut Context<'_>, alike: &Alike) ->
     true
 }
 
-fn append(
-    state: &mut State,
-    context: &mut Context<'_>,
-    draft: Draft,
-    refusal: String,
-    count: u64,
-) {
+fn append(state: &mut State, context: &mut Context<'_>, draft: Draft, refusal: String, count: u64) {
     // What was asked for before there is a fleet belongs to nobody's log.
     let Some(fleet) = state.fleet().map(|fleet| fleet.id) else { return };
     let log = &mut state.audit;

@@ -39,8 +39,8 @@ mod voters;
 
 pub use apply::apply;
 pub use audit::{
-    Act, Actor, AuditEntry, AuditHead, AuditLog, ChainError, OperatorRole, Segment, Sender, Subject,
-    When,
+    Act, Actor, AuditEntry, AuditHead, AuditLog, ChainError, OperatorRole, Segment, Sender,
+    Subject, When,
 };
 pub use command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, BeginRestore,

@@ -158,8 +158,7 @@ impl Book {
     /// # Errors
     /// When it is not, or the disk says no.
     pub(crate) fn take(&self, bytes: &[u8], end: AuditHead) -> Result<(), Lack> {
-        let segment =
-            Segment::decode(bytes, self.inner.fleet, end).map_err(Lack::Damaged)?;
+        let segment = Segment::decode(bytes, self.inner.fleet, end).map_err(Lack::Damaged)?;
         self.inner.files.put(segment.number(), bytes).map_err(Lack::Io)
     }
 
@@ -214,7 +213,9 @@ impl Book {
     pub(crate) fn check(&self, log: &AuditLog, compare: u64) -> Verdict {
         let (read, problem) = self.check_files(log.base(), |_| false);
         let compared = match &problem {
-            Some(problem) if compare <= last(problem.segment) && compare < log.base().number => None,
+            Some(problem) if compare <= last(problem.segment) && compare < log.base().number => {
+                None
+            }
             _ => self.place(log, compare),
         };
         Verdict { compared, segments: read.len() as u64, problem }

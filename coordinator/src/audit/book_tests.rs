@@ -29,7 +29,8 @@ fn filled(book: &Book, entries: u64) -> State {
     let recovery = RecoveryPublicKey { hpke: [1; 32], signing: [2; 32] };
     let init = InitFleet { fleet: FLEET, name: "f".to_owned(), recovery };
     let first = [Command::InitFleet(init), Command::RaiseLevel(RaiseLevel { to: Level::new(2) })];
-    let rest = std::iter::repeat_n(Command::ConfirmTime(ConfirmTime), usize::try_from(entries).unwrap());
+    let rest =
+        std::iter::repeat_n(Command::ConfirmTime(ConfirmTime), usize::try_from(entries).unwrap());
     for (command, index) in first.into_iter().chain(rest).zip(1..) {
         let sender = (index > 2).then(|| sender.clone());
         let request = Request { session: None, time: LogTime::from_millis(index), sender, command };

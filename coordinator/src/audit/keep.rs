@@ -177,10 +177,11 @@ fn damaged(this: NodeId, damage: &Damage) -> RaiseFinding {
             last(segment),
             damage.what
         ),
-        remedy: "compare the file that was put aside with another coordinator's; find out who wrote \
+        remedy:
+            "compare the file that was put aside with another coordinator's; find out who wrote \
                  to this node's disk, or replace the disk; see that `strongroom audit verify` is \
                  good, then clear the finding"
-            .to_owned(),
+                .to_owned(),
     }
 }
 
@@ -200,8 +201,9 @@ fn incomplete(this: NodeId, problem: &Problem) -> RaiseFinding {
             "node {this} lacks entries of the audit log, and no other coordinator gives them: \
              {problem}"
         ),
-        remedy: "start the other coordinators; if none has them, they may be in a saved snapshot or \
+        remedy:
+            "start the other coordinators; if none has them, they may be in a saved snapshot or \
                  an export, which `strongroom audit verify FILE` checks. The finding ends by itself"
-            .to_owned(),
+                .to_owned(),
     }
 }

@@ -321,11 +321,8 @@ impl RaftNode {
         let state = self.published.borrow().state.clone();
         // Below this level programs could not read it. Nobody named is the coordinator itself.
         let is_audited = state.level().max(request.command.level()) >= AUDITED;
-        let this = || Sender {
-            actor: Actor::Coordinator(self.this),
-            certificate: None,
-            via: self.this,
-        };
+        let this =
+            || Sender { actor: Actor::Coordinator(self.this), certificate: None, via: self.this };
         request.sender = is_audited.then(|| request.sender.take().unwrap_or_else(this));
         request.time = match request.command {
             Command::ConfirmTime(_) if state.time_is_frozen() => {

@@ -157,7 +157,8 @@ impl Shared {
         let base = state.audit().base();
         for segment in 0..base.number / PER_SEGMENT {
             let book = self.book.clone();
-            let reading = self.env.blocking("read-audit-segment", move || book.bytes_of(base, segment));
+            let reading =
+                self.env.blocking("read-audit-segment", move || book.bytes_of(base, segment));
             let read = sending.while_waiting(reading).await?;
             match read.map_err(|error| ApiError::new(Code::Internal, error.to_string()))? {
                 Ok(bytes) => sending.whole(&audit_entry_name(segment), &bytes).await?,

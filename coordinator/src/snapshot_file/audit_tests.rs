@@ -38,10 +38,8 @@ fn made(state: &coordinator_core::State, entries: &[(String, Vec<u8>)]) -> Made 
     coordinator_core::codec::write_state(state, &mut encoded).unwrap();
     let nodes = [1, 2, 3].into();
     let meta = Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false, true, nodes);
-    let mut all = vec![
-        (META.to_owned(), serde_json::to_vec(&meta).unwrap()),
-        (STATE.to_owned(), encoded),
-    ];
+    let mut all =
+        vec![(META.to_owned(), serde_json::to_vec(&meta).unwrap()), (STATE.to_owned(), encoded)];
     all.extend_from_slice(entries);
     Made::of(all)
 }

@@ -268,11 +268,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn of(
-        arguments: &ListArgs,
-        since: Option<LogTime>,
-        until: Option<LogTime>,
-    ) -> Self {
+    pub(super) fn of(arguments: &ListArgs, since: Option<LogTime>, until: Option<LogTime>) -> Self {
         Self {
             since_ms: since.map_or(0, LogTime::as_millis),
             until_ms: until.map_or(u64::MAX, LogTime::as_millis),

@@ -101,7 +101,9 @@ pub(super) fn subject(state: &State, command: &Command, outcome: &Outcome) -> Su
         Command::AcquireEpoch(command) => {
             let subject = Subject::cluster(command.cluster);
             match outcome {
-                Outcome::EpochAcquired { epoch, .. } => subject.with_text(&format!("epoch {epoch}")),
+                Outcome::EpochAcquired { epoch, .. } => {
+                    subject.with_text(&format!("epoch {epoch}"))
+                }
                 _ => subject,
             }
         }

@@ -75,8 +75,11 @@ impl AuditHead {
     /// After one more entry, whatever it says.
     #[must_use]
     pub fn link(&self, encoded: &[u8]) -> Self {
-        let hash =
-            Sha256::new().chain_update(LINK).chain_update(self.hash).chain_update(encoded).finalize();
+        let hash = Sha256::new()
+            .chain_update(LINK)
+            .chain_update(self.hash)
+            .chain_update(encoded)
+            .finalize();
         Self { number: self.number + 1, hash: hash.into() }
     }
 
@@ -86,8 +89,7 @@ impl AuditHead {
     /// When it does not decode, or has another number.
     pub fn follow(&mut self, encoded: &[u8]) -> Result<AuditEntry, ChainError> {
         let number = self.number + 1;
-        let entry =
-            codec::decode_audit_entry(encoded).map_err(|_| ChainError::Entry { number })?;
+        let entry = codec::decode_audit_entry(encoded).map_err(|_| ChainError::Entry { number })?;
         if entry.number != number {
             return Err(ChainError::Number { number, found: entry.number });
         }
@@ -176,7 +178,7 @@ impl Segment {
         let number = u64::from_le_bytes(array(take(&mut rest, 8)?)?);
         let previous = AuditHead { number, hash: array(take(&mut rest, 32)?)? };
         let count = length(&mut rest)?;
-        if count != AUDIT_SEGMENT_ENTRIES || number % AUDIT_SEGMENT_ENTRIES as u64 != 0 {
+        if count != AUDIT_SEGMENT_ENTRIES || !number.is_multiple_of(AUDIT_SEGMENT_ENTRIES as u64) {
             return Err(ChainError::Form);
         }
         let mut entries = Vec::with_capacity(count);

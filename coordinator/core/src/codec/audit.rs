@@ -7,7 +7,9 @@ use prost::Message;
 use proto_types::{LogIndex, LogTime, NodeId, Sequence};
 
 use super::DecodeError;
-use super::wire::{At, WireId, WireWord, array, array_or_none, id, id_or_none, present, put_or_none};
+use super::wire::{
+    At, WireId, WireWord, array, array_or_none, id, id_or_none, present, put_or_none,
+};
 use crate::audit::{
     Actor, Alike, AuditEntry, AuditHead, AuditLog, OperatorRole, Pending, Sender, Subject,
 };
@@ -234,7 +236,7 @@ pub(super) fn get_log(wire: &WireLog) -> Result<AuditLog, DecodeError> {
     let head = AuditHead { number: wire.head, hash: array(at("head"), &wire.head_hash)? };
     let length = head.number.checked_sub(base.number).ok_or_else(|| at("head").invalid())?;
     let segment = AUDIT_SEGMENT_ENTRIES as u64;
-    if head.number == 0 || base.number % segment != 0 || length >= segment {
+    if head.number == 0 || !base.number.is_multiple_of(segment) || length >= segment {
         return Err(at("head").invalid());
     }
     Ok(AuditLog { base, head, ..AuditLog::default() })
@@ -280,8 +282,7 @@ pub(super) struct WirePending {
 }
 
 pub(super) fn put_pending((actor, act, code): &Alike, row: &Pending) -> WirePending {
-    let sender =
-        Sender { actor: actor.clone(), certificate: row.certificate, via: row.via };
+    let sender = Sender { actor: actor.clone(), certificate: row.certificate, via: row.via };
     WirePending {
         sender: Some(WireSender::put(&sender)),
         act: act.clone(),

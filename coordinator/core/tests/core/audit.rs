@@ -16,8 +16,8 @@ use proto_types::{Code, FleetId, Level, LogIndex, LogTime, NodeId};
 
 use crate::fixtures::state_bytes;
 use crate::scenario::{
-    Draft, FLEET, World, cluster, init_fleet, instance, nodes, open_read, open_upload, register, seq,
-    session,
+    Draft, FLEET, World, cluster, init_fleet, instance, nodes, open_read, open_upload, register,
+    seq, session,
 };
 
 fn via(actor: Actor) -> Sender {
@@ -92,10 +92,10 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
     let sent = senders.into_iter().map(|(kind, sender)| {
         (format!("sent-by-{kind}"), Some(sender), Command::ConfirmTime(ConfirmTime))
     });
-    let records = [("record_act", accepted("save-snapshot")), (
-        "record_act-refused",
-        refusal("get-status", "PERMISSION_DENIED", 12),
-    )];
+    let records = [
+        ("record_act", accepted("save-snapshot")),
+        ("record_act-refused", refusal("get-status", "PERMISSION_DENIED", 12)),
+    ];
     let records = records.map(|(name, command)| (name.to_owned(), Some(operator("bob")), command));
     let numbered = sent.chain(records).zip(4001..);
     numbered
@@ -209,7 +209,11 @@ fn audit_of_acts_names_their_subject_and_leaves_bookkeeping_out() {
             Command::RaiseLevel(RaiseLevel { to: Level::new(2) }),
             Some(("raise-level", Subject::text("level 2"))),
         ),
-        (operator("ann"), Command::ConfirmTime(ConfirmTime), Some(("confirm-time", Subject::default()))),
+        (
+            operator("ann"),
+            Command::ConfirmTime(ConfirmTime),
+            Some(("confirm-time", Subject::default())),
+        ),
     ];
     for (sender, command, expected) in steps {
         let name = command.name();
@@ -230,11 +234,8 @@ fn audit_of_acts_names_their_subject_and_leaves_bookkeeping_out() {
 fn audit_of_a_forced_recovery_names_the_node_and_nobodys_certificate() {
     let mut world = World::with_first_point();
     world.voters = nodes(&[1]);
-    let console = Sender {
-        actor: Actor::Console(NodeId::new(1)),
-        certificate: None,
-        via: NodeId::new(1),
-    };
+    let console =
+        Sender { actor: Actor::Console(NodeId::new(1)), certificate: None, via: NodeId::new(1) };
     let command = Command::RecoverByForce(Box::new(RecoverByForce {
         node: NodeId::new(1),
         name: "one".to_owned(),
@@ -340,7 +341,12 @@ fn audit_of_a_repeat_is_one_entry_and_of_a_lost_session_a_refusal() {
         let request = Request {
             session: Some((session(1), 1)),
             sender: Some(agent(1)),
-            ..world.request(open_upload(1, world.epoch(1).next(), crate::scenario::lease(9), seq(0)))
+            ..world.request(open_upload(
+                1,
+                world.epoch(1).next(),
+                crate::scenario::lease(9),
+                seq(0),
+            ))
         };
         world.apply(&request);
         assert_eq!(world.state.audit().head().number, 1);
@@ -592,9 +598,7 @@ fn audit_after_a_restore_names_the_end_of_the_log_before() {
     let written = entries(&new.state);
     assert_eq!(written.len(), 1);
     assert_eq!((written[0].number, &*written[0].act), (1, "finish-restore"));
-    let expected = format!(
-        "generation 1, audit log before ended with entry 2 {}",
-        hex::encode(head.hash)
-    );
+    let expected =
+        format!("generation 1, audit log before ended with entry 2 {}", hex::encode(head.hash));
     assert_eq!(written[0].subject, Subject::text(&expected));
 }

@@ -2,8 +2,8 @@
 
 use coordinator_core::codec::{self, DecodeError};
 use coordinator_core::{
-    Actor, Command, ExpireLeases, FindingKey, RaiseFinding, RecordHolders, Request, Scope, Sender, Severity,
-    State,
+    Actor, Command, ExpireLeases, FindingKey, RaiseFinding, RecordHolders, Request, Scope, Sender,
+    Severity, State,
 };
 use proto_types::{BundleKind, Code, LogTime, NodeId};
 
