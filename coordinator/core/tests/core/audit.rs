@@ -36,6 +36,9 @@ fn machine() -> Sender {
     Sender { certificate: None, ..via(Actor::Coordinator(NodeId::new(1))) }
 }
 
+/// Who sends what, and the act and subject that are recorded.
+type Step = (Sender, Command, Option<(&'static str, Subject)>);
+
 /// A fleet of level 2 with cluster 1, and nothing in its audit log.
 fn world() -> World {
     let mut world = World::new();
@@ -136,7 +139,7 @@ fn audit_says_who_did_what_when_and_where_in_the_log() {
         refusal: String::new(),
         count: 1,
     };
-    assert_eq!(entries(&world.state), [expected.clone()]);
+    assert_eq!(entries(&world.state), std::slice::from_ref(&expected));
     // The same name for another cluster is refused, and says so.
     let Command::RegisterCluster(mut other) = register(3) else { unreachable!() };
     other.name = "c2".to_owned();
@@ -177,7 +180,7 @@ fn audit_of_acts_names_their_subject_and_leaves_bookkeeping_out() {
     let acquire = AcquireEpoch { cluster: cluster(1), instance: instance(1) };
     let point = Subject { sequence: Some(seq(1)), ..Subject::cluster(cluster(1)) };
     let of = Subject::cluster(cluster(1));
-    let steps: Vec<(Sender, Command, Option<(&str, Subject)>)> = vec![
+    let steps: Vec<Step> = vec![
         (
             agent(1),
             Command::AcquireEpoch(acquire),
