@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
 use crate::verbs::{
-    agent, backup, cluster, coordinator, finding, fleet, key, node, restore, snapshot, status,
+    agent, audit, backup, cluster, coordinator, finding, fleet, key, node, restore, snapshot,
+    status,
 };
 use crate::{dev, exit_codes};
 
@@ -113,6 +114,9 @@ pub enum Command {
     /// List what people should know, and clear what is dealt with
     #[command(subcommand)]
     Finding(finding::Verb),
+    /// List, verify and export who did what
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Say who belongs to the coordinators, and look after one of them
     #[command(subcommand)]
     Node(node::Verb),

@@ -49,6 +49,7 @@ pub async fn run(cli: Cli, context: &Context) -> Result<()> {
         Command::Restore(arguments) => verbs::restore::run(arguments, context).await,
         Command::Snapshot(verb) => verbs::snapshot::run(verb, context).await,
         Command::Finding(verb) => verbs::finding::run(verb, context).await,
+        Command::Audit(verb) => verbs::audit::run(verb, context).await,
         Command::Node(verb) => verbs::node::run(verb, context).await,
         Command::Dev(arguments) => dev::run(arguments, context).await,
     }

@@ -91,8 +91,21 @@ impl Operator {
     /// # Errors
     /// When the certificate files cannot be used.
     pub fn connect(&self, context: &Context) -> Result<Arc<FleetClient>> {
+        self.connect_for(context, RetryPolicy::default().call_timeout)
+    }
+
+    /// The same for calls that may take long.
+    ///
+    /// # Errors
+    /// As [`Operator::connect`].
+    pub fn connect_for(
+        &self,
+        context: &Context,
+        call_timeout: Duration,
+    ) -> Result<Arc<FleetClient>> {
         let tls = self.tls.load()?;
-        let policy = RetryPolicy { total_timeout: PATIENCE, ..RetryPolicy::default() };
+        let policy =
+            RetryPolicy { total_timeout: PATIENCE, call_timeout, ..RetryPolicy::default() };
         Ok(FleetClient::new(context.env.clone(), self.coordinators.clone(), &tls, policy)?)
     }
 }

@@ -2,6 +2,7 @@
 //! packages to do, and what it prints.
 
 pub mod agent;
+pub mod audit;
 pub mod backup;
 pub mod cluster;
 mod confirm_time;

@@ -1,9 +1,11 @@
 //! What verbs print: one struct per thing, its JSON form (stable, described in `docs/cli.md`) and
 //! its lines for people. Converted from the protocol's messages here and nowhere else.
 
+mod audit;
 mod fleet;
 mod point;
 
+pub use audit::{ActorView, EntryView, PlaceView, SubjectView, entry_rows};
 pub use fleet::{
     ChangeView, ClusterView, FindingView, NodeView, StatusView, cluster_rows, finding_rows,
 };

@@ -62,7 +62,8 @@ mod tests {
     use super::*;
 
     fn run(state: &mut State, command: Command) {
-        let request = Request { session: None, time: LogTime::from_millis(5), command };
+        let request =
+            Request { session: None, time: LogTime::from_millis(5), sender: None, command };
         let voters = Voters::default();
         let log = LogContext { index: LogIndex::new(1), voters: &voters };
         let outcome = apply(state, &request, &log).outcome;

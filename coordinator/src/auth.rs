@@ -1,8 +1,10 @@
 //! Who calls, and what they may: a table of roles, read before any handler does anything.
 
+use coordinator_core::{Actor, OperatorRole, Sender};
 use proto::ApiError;
 use proto::identity::{Identity, Party, Role};
 use proto_types::{ClusterId, Code, FleetId, NodeId};
+use sha2::{Digest, Sha256};
 use tonic::{Request, Status};
 
 use crate::telemetry;
@@ -23,6 +25,7 @@ pub(crate) fn require_certificate(request: Request<()>) -> Result<Request<()>, S
             let refused = no_certificate();
             // Before anybody is known, refusals are only counted.
             telemetry::request("none", refused.code().as_str(), 0.0);
+            telemetry::unauthenticated();
             Err(refused.into())
         }
     }
@@ -30,7 +33,11 @@ pub(crate) fn require_certificate(request: Request<()>) -> Result<Request<()>, S
 
 /// The caller of a request, proved by its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Caller(Party);
+pub(crate) struct Caller {
+    party: Party,
+    /// SHA-256 of the certificate.
+    certificate: [u8; 32],
+}
 
 impl Caller {
     /// Reads the caller from the connection's certificate.
@@ -39,10 +46,15 @@ impl Caller {
         let leaf = certificates.first().ok_or_else(|| {
             ApiError::new(Code::Unauthenticated, "the client certificate chain is empty")
         })?;
-        Self::from_identity(Identity::from_certificate(leaf)?, fleet)
+        let certificate = Sha256::digest(leaf).into();
+        Self::from_identity(Identity::from_certificate(leaf)?, certificate, fleet)
     }
 
-    fn from_identity(identity: Identity, fleet: FleetId) -> Result<Self, ApiError> {
+    fn from_identity(
+        identity: Identity,
+        certificate: [u8; 32],
+        fleet: FleetId,
+    ) -> Result<Self, ApiError> {
         if identity.fleet != fleet {
             return Err(ApiError::new(
                 Code::WrongFleet,
@@ -54,19 +66,36 @@ impl Caller {
                 ),
             ));
         }
-        Ok(Self(identity.party))
+        Ok(Self { party: identity.party, certificate })
+    }
+
+    /// The caller as the audit log names it, authenticated by this coordinator.
+    pub(crate) fn sender(&self, via: NodeId) -> Sender {
+        let actor = match &self.party {
+            Party::Coordinator(node) => Actor::Coordinator(*node),
+            Party::Agent(cluster) => Actor::Agent(*cluster),
+            Party::Operator { name, role } => Actor::Operator {
+                name: name.clone(),
+                role: match role {
+                    Role::Viewer => OperatorRole::Viewer,
+                    Role::Operator => OperatorRole::Operator,
+                    Role::Admin => OperatorRole::Admin,
+                },
+            },
+        };
+        Sender { actor, certificate: Some(self.certificate), via }
     }
 
     fn refuse(&self, what: &str, needs: &str) -> ApiError {
         ApiError::new(
             Code::PermissionDenied,
-            format!("{} may not {what}: it takes {needs}", self.0),
+            format!("{} may not {what}: it takes {needs}", self.party),
         )
     }
 
     /// Another coordinator.
     pub(crate) fn coordinator(&self) -> Result<NodeId, ApiError> {
-        match &self.0 {
+        match &self.party {
             Party::Coordinator(node) => Ok(*node),
             Party::Agent(_) | Party::Operator { .. } => {
                 Err(self.refuse("call this", "a coordinator's certificate"))
@@ -76,7 +105,7 @@ impl Caller {
 
     /// An agent; the cluster its certificate names.
     pub(crate) fn agent(&self) -> Result<ClusterId, ApiError> {
-        match &self.0 {
+        match &self.party {
             Party::Agent(cluster) => Ok(*cluster),
             Party::Coordinator(_) | Party::Operator { .. } => {
                 Err(self.refuse("back up", "an agent's certificate"))
@@ -86,7 +115,7 @@ impl Caller {
 
     /// An operator of at least this role.
     pub(crate) fn operator(&self, what: &str, least: Role) -> Result<(), ApiError> {
-        match &self.0 {
+        match &self.party {
             Party::Operator { role, .. } if *role >= least => Ok(()),
             Party::Operator { .. } | Party::Agent(_) | Party::Coordinator(_) => {
                 Err(self.refuse(what, &format!("the role {}", least.as_str())))
@@ -96,7 +125,7 @@ impl Caller {
 
     /// Whoever may read this cluster's sealed data: operators every one, an agent its own.
     pub(crate) fn reader_of(&self, cluster: ClusterId) -> Result<(), ApiError> {
-        match &self.0 {
+        match &self.party {
             Party::Operator { .. } => Ok(()),
             Party::Agent(own) if *own == cluster => Ok(()),
             Party::Agent(_) | Party::Coordinator(_) => {
@@ -108,7 +137,7 @@ impl Caller {
 
     /// The only cluster this caller may see, if it is restricted to one.
     pub(crate) const fn restricted_to(&self) -> Option<ClusterId> {
-        match &self.0 {
+        match &self.party {
             Party::Agent(cluster) => Some(*cluster),
             Party::Coordinator(_) | Party::Operator { .. } => None,
         }
@@ -122,13 +151,14 @@ mod tests {
     const FLEET: FleetId = FleetId::from_bytes([1; 16]);
 
     fn caller(party: Party) -> Caller {
-        Caller::from_identity(Identity { fleet: FLEET, party }, FLEET).unwrap()
+        Caller::from_identity(Identity { fleet: FLEET, party }, [3; 32], FLEET).unwrap()
     }
 
     #[test]
     fn another_fleet_is_refused() {
         let identity = Identity { fleet: FLEET, party: Party::Coordinator(NodeId::new(1)) };
-        let error = Caller::from_identity(identity, FleetId::from_bytes([2; 16])).unwrap_err();
+        let error =
+            Caller::from_identity(identity, [3; 32], FleetId::from_bytes([2; 16])).unwrap_err();
         assert_eq!(error.code(), Code::WrongFleet);
     }
 
@@ -155,5 +185,17 @@ mod tests {
         assert!(viewer.reader_of(other).is_ok());
         assert!(node.reader_of(own).is_err());
         assert_eq!(agent.restricted_to(), Some(own));
+    }
+
+    #[test]
+    fn audit_names_the_party_and_its_certificate() {
+        let via = NodeId::new(4);
+        let admin = caller(Party::Operator { name: "a".into(), role: Role::Admin });
+        let actor = Actor::Operator { name: "a".into(), role: OperatorRole::Admin };
+        assert_eq!(admin.sender(via), Sender { actor, certificate: Some([3; 32]), via });
+        let cluster = ClusterId::from_bytes([7; 16]);
+        assert_eq!(caller(Party::Agent(cluster)).sender(via).actor, Actor::Agent(cluster));
+        let node = NodeId::new(1);
+        assert_eq!(caller(Party::Coordinator(node)).sender(via).actor, Actor::Coordinator(node));
     }
 }

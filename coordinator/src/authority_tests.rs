@@ -13,7 +13,7 @@ const YEAR_MS: u64 = NOTICE_MS;
 fn run(state: &mut State, command: Command) {
     let voters = Voters::of([proto_types::NodeId::new(1)].into());
     let log = LogContext { index: LogIndex::new(1), voters: &voters };
-    let applied = apply(state, &Request { session: None, time: NOW, command }, &log);
+    let applied = apply(state, &Request { session: None, time: NOW, sender: None, command }, &log);
     assert!(applied.outcome.refusal().is_none(), "{:?}", applied.outcome);
 }
 

@@ -58,6 +58,10 @@ async fn round(
 ) -> Result<(), ApiError> {
     let state = raft.local().state;
     if state.fleet().is_none() {
+        // So that the audit log begins with it.
+        if raft.rises_to_audit_log().await {
+            return Ok(());
+        }
         let fleet = &config.fleet;
         let command = Command::InitFleet(InitFleet {
             fleet: fleet.id,

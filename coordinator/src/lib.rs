@@ -4,6 +4,7 @@
 //! [`run`] is the whole program; `cli` calls it.
 
 mod absent;
+pub mod audit;
 mod auth;
 mod authority;
 pub mod config;

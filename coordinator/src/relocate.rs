@@ -42,7 +42,8 @@ pub async fn announce(config: &Config, env: &Env, address: &str) -> Result<(), A
     );
     loop {
         for (_, mut peer) in peers.all() {
-            let call = peer.propose(v1::ProposeRequest { request: request.clone() });
+            let call =
+                peer.propose(v1::ProposeRequest { request: request.clone(), sender: Bytes::new() });
             let error = match tokio::time::timeout(CALL, call).await {
                 Ok(Ok(reply)) => return accepted(&reply.into_inner().outcome),
                 Ok(Err(status)) => ApiError::from(status),

@@ -155,6 +155,13 @@ impl RollCall {
         }
     }
 
+    /// Waits a little until this node has made a round as the leader.
+    pub(crate) async fn first_round(&self) {
+        let mut rounds = self.rounds.subscribe();
+        // Whether it came or not, what is known after it counts.
+        let _ = tokio::time::timeout(FIRST_ROUND, rounds.wait_for(|made| *made > 0)).await;
+    }
+
     /// The time that this node, as the leader, gives a log entry.
     pub(crate) async fn stamp(&self, active: Level, last: LogTime) -> LogTime {
         if self.is_of_first_level() {
@@ -163,9 +170,7 @@ impl RollCall {
         if let Some(time) = self.log_clock().now(self.elapsed_ms()) {
             return time;
         }
-        let mut rounds = self.rounds.subscribe();
-        // Whether it came or not, what is known after it counts.
-        let _ = tokio::time::timeout(FIRST_ROUND, rounds.wait_for(|made| *made > 0)).await;
+        self.first_round().await;
         match self.log_clock().now(self.elapsed_ms()) {
             Some(time) => time,
             // Programs of the first level tell no clocks, and stamp their own.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use proto::env::{Env, incoming};
 use proto::identity::Party;
 use proto::tls::{TlsFiles, TlsMaterial};
+use proto::v1::audit_server::AuditServer;
 use proto::v1::backup_server::BackupServer;
 use proto::v1::catalog_server::CatalogServer;
 use proto::v1::fleet_server::FleetServer;
@@ -23,6 +24,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::{Request, Status};
 
+use crate::audit;
 use crate::auth::require_certificate;
 use crate::authority::Authority;
 use crate::config::Config;
@@ -32,8 +34,8 @@ use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
 use crate::roll_call::{self, RollCall};
 use crate::service::{
-    Admission, BackupService, CatalogService, FleetService, JOIN_BYTES_MAX, JoinService, Parts,
-    PeerService, RestoreService, Shared,
+    Admission, AuditService, BackupService, CatalogService, FleetService, JOIN_BYTES_MAX,
+    JoinService, Parts, PeerService, RestoreService, Shared,
 };
 use crate::{leader, opening, scheduled, telemetry, wiped};
 
@@ -92,6 +94,7 @@ pub async fn run_on(
     }
     let snapshots = opened.snapshots;
     let machine = StateMachine::new(env.clone(), snapshots.clone(), opened.home, levels.max);
+    let book = machine.book();
     let roll = RollCall::new(env.clock.clone(), config.node_id, levels, opened.log.sync_times());
     let roll = Arc::new(roll);
     let raft =
@@ -121,6 +124,9 @@ pub async fn run_on(
         peers: peers.clone(),
         snapshots,
         snapshots_out: Arc::new(Semaphore::new(SNAPSHOTS_OUT_MAX)),
+        book: book.clone(),
+        refusals: audit::Refusals::default(),
+        readers: audit::Recent::default(),
     });
 
     let stop_serving = CancellationToken::new();
@@ -152,6 +158,8 @@ pub async fn run_on(
         () = keeper.scrub_bucket(config.scrub) => Ok("scrubbing ended"),
         () = keep_home(&keeper) => Ok("moving bundles ended"),
         () = scheduled::run(&shared) => Ok("scheduled snapshots ended"),
+        () = audit::keep(&env, &raft, &peers, &book) => Ok("keeping the audit log ended"),
+        () = audit::report(&env, &raft, &shared.refusals) => Ok("recording refusals ended"),
     };
     if let Ok(reason) = outcome {
         telemetry::stopping(config.node_id, reason);
@@ -239,6 +247,9 @@ async fn router(
         ))
         .add_service(certified(
             RestoreServer::new(RestoreService(shared.clone())).max_decoding_message_size(limit),
+        ))
+        .add_service(certified(
+            AuditServer::new(AuditService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
             PeerServer::new(PeerService(shared.clone()))

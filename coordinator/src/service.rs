@@ -2,6 +2,7 @@
 //! how a write becomes an outcome, and how an error leaves the house.
 
 mod admission;
+mod audit;
 mod backup;
 mod bundles;
 mod catalog;
@@ -19,16 +20,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coordinator_core::{Command, Outcome, Request as CoreRequest};
-use futures::StreamExt;
+use coordinator_core::{Actor, Command, Outcome, RecordAct, Request as CoreRequest, Subject};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use proto::env::Env;
 use proto::{ApiError, v1};
-use proto_types::{Code, NodeId};
+use proto_types::{ClusterId, Code, Level, NodeId};
 use storage::snapshots::SnapshotStore;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::audit::{Asked, Book, Recent, Refusals, is_refusal, word_of};
 use crate::auth::Caller;
 use crate::authority::Authority;
 use crate::config::Config;
@@ -39,6 +42,7 @@ use crate::roll_call::levels::Levels;
 use crate::telemetry;
 
 pub(crate) use admission::Admission;
+pub(crate) use audit::AuditService;
 pub(crate) use backup::{BackupService, lease_gone};
 pub(crate) use catalog::CatalogService;
 pub(crate) use fleet::{FleetService, core_request};
@@ -67,6 +71,9 @@ pub(crate) struct Parts {
     pub(crate) snapshots: SnapshotStore,
     pub(crate) uploads: Admission,
     pub(crate) snapshots_out: Arc<Semaphore>,
+    pub(crate) book: Book,
+    pub(crate) refusals: Refusals,
+    pub(crate) readers: Recent,
 }
 
 impl Deref for Shared {
@@ -101,7 +108,9 @@ impl Shared {
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, ApiError> {
-        Caller::of(request, self.config.fleet.id)
+        let caller = Caller::of(request, self.config.fleet.id)?;
+        Asked::by(caller.sender(self.config.node_id));
+        Ok(caller)
     }
 
     /// The state to answer from: confirmed by a quorum, unless stale was asked for (R4).
@@ -123,22 +132,66 @@ impl Shared {
         self.accepted(core_request(Some(session), command)).await
     }
 
-    async fn accepted(&self, request: CoreRequest) -> Result<Outcome, ApiError> {
+    async fn accepted(&self, mut request: CoreRequest) -> Result<Outcome, ApiError> {
+        request.sender = request.sender.or_else(Asked::sender);
         let (outcome, _) = self.raft.propose(request).await?;
         match outcome {
-            Outcome::Refused(refusal) => Err(ApiError::new(refusal.code(), refusal.to_string())),
+            Outcome::Refused(refusal) => {
+                // `apply` recorded it.
+                Asked::recorded();
+                Err(ApiError::new(refusal.code(), refusal.to_string()))
+            }
             outcome => Ok(outcome),
         }
     }
 
-    /// Runs a method, measures it, and turns its error into a status.
-    async fn answer<T>(
+    /// Records an act that is no command of its own: before it is done, so that none is done unseen.
+    async fn record_act(&self, act: &str, subject: Subject) -> Result<(), ApiError> {
+        // Below this level there is no audit log.
+        if self.raft.local().state.level() < Level::new(2) {
+            return Ok(());
+        }
+        let act = RecordAct { act: act.to_owned(), subject, refusal: String::new(), count: 1 };
+        let command = Command::RecordAct(Box::new(act));
+        match self.accepted(core_request(None, command)).await? {
+            Outcome::ActRecorded { .. } => Ok(()),
+            outcome => Err(unexpected(&outcome)),
+        }
+    }
+
+    /// Records that an operator reads a cluster's bundles: the first of many calls.
+    async fn record_read(&self, cluster: ClusterId) -> Result<(), ApiError> {
+        let Some(sender) = Asked::sender() else { return Ok(()) };
+        let now_ms = self.env.clock.elapsed_millis();
+        // An agent reads what it wrote.
+        if matches!(sender.actor, Actor::Agent(_))
+            || !self.readers.is_new(&sender.actor, cluster, now_ms)
+        {
+            return Ok(());
+        }
+        self.record_act("read-bundle", Subject::cluster(cluster)).await?;
+        self.readers.note(sender.actor, cluster, now_ms);
+        Ok(())
+    }
+
+    /// Runs a method, measures it, turns its error into a status, and has a refusal recorded.
+    ///
+    /// The work is boxed at once: methods' futures are nested deeper than the compiler follows.
+    fn answer<'a, T: Send + 'a>(
+        &'a self,
+        method: &'static str,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<Response<T>, Status>> {
+        self.answer_boxed(method, work.boxed()).boxed()
+    }
+
+    async fn answer_boxed<T>(
         &self,
         method: &'static str,
-        work: impl Future<Output = Result<T, ApiError>>,
+        work: BoxFuture<'_, Result<T, ApiError>>,
     ) -> Result<Response<T>, Status> {
         let started = self.env.clock.elapsed_millis();
-        let result = work.await;
+        let (result, asked) = Asked::scope(work).await;
         let millis = self.env.clock.elapsed_millis().saturating_sub(started);
         let code = result.as_ref().err().map_or("OK", |error| error.code().as_str());
         telemetry::request(method, code, Duration::from_millis(millis).as_secs_f64());
@@ -146,6 +199,14 @@ impl Shared {
             Ok(answer) => Ok(Response::new(answer)),
             Err(error) => {
                 tracing::debug!(method, code, %error, "request refused");
+                if is_refusal(error.code()) {
+                    if !asked.is_known() {
+                        telemetry::unauthenticated();
+                    }
+                    if let Some(sender) = asked.unrecorded() {
+                        self.refusals.note(sender, word_of(method), error.code());
+                    }
+                }
                 Err(error.into())
             }
         }

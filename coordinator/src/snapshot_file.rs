@@ -1,7 +1,8 @@
 //! A snapshot of the coordinators in one file (invariant S1): what `strongroom snapshot` writes and
-//! reads. A tar under zstd of `meta.json`, `state.bin`, `bundles/<sha256>`, `SHA256SUMS` and, last,
+//! reads. A tar under zstd of `meta.json`, `state.bin`, `audit/<number>`, `bundles/<sha256>`, `SHA256SUMS` and, last,
 //! `seal.json`, without which it is no snapshot. The bytes are in `docs/formats-snapshot.md`.
 
+mod audit;
 mod reader;
 mod writer;
 
@@ -10,6 +11,8 @@ use std::collections::BTreeSet;
 use proto_types::{Code, FleetId};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use audit::entry_name as audit_entry_name;
+pub use audit::{AuditFound, audit_entries};
 pub use reader::{Counts, Entry, Inspection, entries, inspect};
 pub use writer::Writer;
 
@@ -18,9 +21,12 @@ pub(crate) const STATE: &str = "state.bin";
 pub(crate) const SUMS: &str = "SHA256SUMS";
 pub(crate) const SEAL: &str = "seal.json";
 pub(crate) const BUNDLES: &str = "bundles/";
+pub(crate) const AUDIT: &str = "audit/";
 const FORMAT: &str = "strongroom snapshot";
-/// Version 1 did not name the coordinators.
-const VERSION: u32 = 2;
+/// Version 1 did not name the coordinators; 2 has no segments of the audit log, and is still written
+/// where there are none.
+const VERSION: u32 = 3;
+const VERSION_WITHOUT_AUDIT: u32 = 2;
 const VERSION_MIN: u32 = 1;
 
 /// `meta.json`: what the snapshot is of.
@@ -62,11 +68,12 @@ impl Meta {
         (confirmed_index, index): (u64, u64),
         log_time_ms: u64,
         includes_bundles: bool,
+        has_audit: bool,
         nodes: BTreeSet<u64>,
     ) -> Self {
         Self {
             format: FORMAT.to_owned(),
-            version: VERSION,
+            version: if has_audit { VERSION } else { VERSION_WITHOUT_AUDIT },
             fleet,
             fleet_name,
             leader,
@@ -177,5 +184,7 @@ impl Sums {
     }
 }
 
+#[cfg(test)]
+mod audit_tests;
 #[cfg(test)]
 mod tests;

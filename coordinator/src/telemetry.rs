@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use coordinator_core::{Outcome, SnapshotRow};
+use coordinator_core::{Outcome, Sender, SnapshotRow};
 use metrics::Unit;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use proto_types::{BundleId, ClusterId, LeaseId, Level, NodeId, Sequence};
+use proto_types::{BundleId, ClusterId, Code, LeaseId, Level, NodeId, Sequence};
 
 use crate::raft::{LeaderFigures, RaftStatus};
 
@@ -82,6 +82,10 @@ metric_names! {
     ELECTIONS Counter "strongroom_raft_elections_total" "Elections of this node, by event (started, won).";
     CLOCK_OFFSET Gauge "strongroom_clock_offset_seconds" "On the leader: a coordinator's clock minus log time, by peer; 0 elsewhere.";
     LEVEL Gauge "strongroom_level" "The fleet's active level, as this node has applied it.";
+    AUDIT_ENTRIES Counter "strongroom_audit_entries_total" "Entries of the audit log that this node as leader brought about, by outcome (accepted, refused).";
+    AUDIT_HEAD Gauge "strongroom_audit_head_number" "Number of the audit log's last entry, as this node has applied it.";
+    AUDIT_SEGMENTS Counter "strongroom_audit_segments_total" "Closed segments of the audit log that were not as they should be on this node, by result (damaged, missing, repaired).";
+    UNAUTHENTICATED Counter "strongroom_unauthenticated_refusals_total" "Requests that this node refused before it knew who asked.";
 }
 
 /// Tells the recorder what the metrics mean. Call once, after it is installed.
@@ -316,6 +320,37 @@ fn as_f64(value: u64) -> f64 {
     value as f64
 }
 
+/// An entry of the audit log, on the leader.
+pub(crate) fn audited(is_refused: bool) {
+    let outcome = if is_refused { "refused" } else { "accepted" };
+    counter!(AUDIT_ENTRIES, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn audit_head(number: u64) {
+    gauge!(AUDIT_HEAD).set(as_f64(number));
+}
+
+pub(crate) fn audit_segment(result: &'static str) {
+    counter!(AUDIT_SEGMENTS, "result" => result).increment(1);
+}
+
+/// Somebody was refused before it was known who that is.
+pub(crate) fn unauthenticated() {
+    counter!(UNAUTHENTICATED).increment(1);
+}
+
+/// More kinds of refusals at one time than are counted for the audit log.
+pub(crate) fn audit_refusal_not_counted(sender: &Sender, act: &str, code: Code) {
+    tracing::warn!(
+        event = "audit_refusal_not_counted",
+        actor = sender.actor.kind(),
+        name = sender.actor.name(),
+        act,
+        code = code.as_str(),
+        "a refusal is not in the audit log: too many kinds of them at one time"
+    );
+}
+
 /// Installs the recorder and serves `/metrics` on this address.
 ///
 /// # Errors
@@ -334,6 +369,14 @@ pub(crate) fn install(
     describe();
     // There from the first look on, so that a rate over them begins at the first rejection.
     counter!(REJECTED, "reason" => proto_types::Code::Unavailable.as_str()).increment(0);
+    gauge!(AUDIT_HEAD).set(0.0);
+    counter!(UNAUTHENTICATED).increment(0);
+    for outcome in ["accepted", "refused"] {
+        counter!(AUDIT_ENTRIES, "outcome" => outcome).increment(0);
+    }
+    for result in ["damaged", "missing", "repaired"] {
+        counter!(AUDIT_SEGMENTS, "result" => result).increment(0);
+    }
     for event in ["started", "won"] {
         counter!(ELECTIONS, "event" => event).increment(0);
     }

@@ -389,6 +389,11 @@ impl DataDir {
     pub fn bundles_dir(&self) -> PathBuf {
         self.inner.path.join("bundles")
     }
+    /// Where the audit log's closed segments are.
+    #[must_use]
+    pub fn audit_dir(&self) -> PathBuf {
+        self.inner.path.join("audit")
+    }
     /// Where the ledger is. May be deleted at any time; it is rebuilt.
     #[must_use]
     pub fn ledger_dir(&self) -> PathBuf {
@@ -450,7 +455,7 @@ fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskLock>, HomeErro
 }
 
 fn refuse_orphans(disk: &dyn Disk, path: &Path) -> Result<(), HomeError> {
-    for part in ["log", "snapshots", "bundles", "ledger"] {
+    for part in ["log", "snapshots", "bundles", "audit", "ledger"] {
         if disk.exists(&path.join(part)).map_err(failed("look into", path))? {
             return Err(HomeError::Orphaned { path: path.to_owned(), part });
         }

@@ -6,6 +6,7 @@
 //! run this very code over [`disk::sim::SimDisk`]. The one exception is sled, which brings its
 //! own file access; that is one reason why it is only the ledger (decision 0001).
 
+pub mod audit;
 pub mod bucket;
 pub mod bundles;
 pub mod disk;

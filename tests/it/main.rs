@@ -3,6 +3,7 @@
 
 mod access;
 mod all_lost;
+mod audit;
 mod bucket;
 mod bundles;
 mod canary;

@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::operator;
 use crate::output::count;
+use crate::views::PlaceView;
 
 /// A leader that sends nothing for so long is given up: it may be paused, or cut off.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -89,6 +90,10 @@ struct SnapshotView {
     includes_bundles: bool,
     bundles: u64,
     bundle_bytes: u64,
+    /// The last entry of the audit log, recomputed.
+    audit_head: PlaceView,
+    /// Entries of the audit log that the coordinator lacked that saved it.
+    audit_missing: u64,
     sums_sha256: String,
     /// How often saving began anew because the leader changed; of an inspected file 0.
     retries: u32,
@@ -114,6 +119,8 @@ impl SnapshotView {
             includes_bundles: found.meta.includes_bundles,
             bundles: found.bundles,
             bundle_bytes: found.bundle_bytes,
+            audit_missing: found.audit.missing,
+            audit_head: found.audit.head.into(),
             sums_sha256: found.seal.sums_sha256,
             retries,
         }
@@ -129,9 +136,14 @@ impl SnapshotView {
         } else {
             "not in it: they stay with the coordinators".to_owned()
         };
+        let audit = match (self.audit_head.number, self.audit_missing) {
+            (0, _) => "no entries".to_owned(),
+            (last, 0) => format!("{last} entries, all of them here and unchanged"),
+            (last, missing) => format!("{last} entries, {missing} of them not here"),
+        };
         format!(
             "{}: good\nfleet    {} ({})\nlog      index {}, of {}\nleader   node {} in term {}, \
-             confirmed at {} and sealed at {}\nstate    {}, {}, {}, {}\nbundles  {bundles}\n",
+             confirmed at {} and sealed at {}\nstate    {}, {}, {}, {}\naudit    {audit}\nbundles  {bundles}\n",
             agent::shown::path(&self.file),
             agent::shown::plain(&self.fleet),
             self.fleet_id,

@@ -8,7 +8,7 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    authority, bucket, clusters, commit, findings, fleet, holders, joining, leases, levels,
+    audit, authority, bucket, clusters, commit, findings, fleet, holders, joining, leases, levels,
     members, moves, recover, restore, sessions, snapshots, time, uploads,
 };
 
@@ -18,17 +18,29 @@ pub(crate) struct Context<'a> {
     /// Log time as of this entry.
     pub(crate) now: LogTime,
     pub(crate) events: Vec<Event>,
+    /// What the audit log's entry should say besides what the command does.
+    pub(crate) audit_note: String,
 }
 
 /// Applies one log entry. A function of its arguments alone (R1); what it refuses is an outcome
-/// (R3) and leaves everything but log time and the session as it was.
+/// (R3) and leaves everything but log time, the session and the audit log as it was.
 #[must_use]
 pub fn apply(state: &mut State, request: &Request, log: &LogContext<'_>) -> Applied {
     state.time = state.time.max(request.time);
-    let mut context = Context { log: *log, now: state.time, events: Vec::new() };
+    let audit_note = String::new();
+    let mut context = Context { log: *log, now: state.time, events: Vec::new(), audit_note };
+    audit::settle(state, &mut context);
+    let mut is_executed = false;
     let outcome = sessions::once(state, &mut context, request.session, |state, context| {
-        execute(state, context, &request.command).unwrap_or_else(Outcome::Refused)
+        is_executed = true;
+        let outcome = execute(state, context, request).unwrap_or_else(Outcome::Refused);
+        audit::record(state, context, request, &outcome);
+        outcome
     });
+    // Refused for what it says of its session, and not a repeat, which was recorded when it was new.
+    if !is_executed && outcome.refusal().is_some_and(Refusal::is_of_session) {
+        audit::record(state, &mut context, request, &outcome);
+    }
     Applied { outcome, events: context.events }
 }
 
@@ -36,8 +48,9 @@ pub fn apply(state: &mut State, request: &Request, log: &LogContext<'_>) -> Appl
 fn execute(
     state: &mut State,
     context: &mut Context<'_>,
-    command: &Command,
+    request: &Request,
 ) -> Result<Outcome, Refusal> {
+    let command = &request.command;
     levels::require(state, command)?;
     match command {
         Command::InitFleet(command) => fleet::init(state, context, command),
@@ -79,5 +92,8 @@ fn execute(
         Command::RaiseLevel(command) => Ok(levels::raise(state, context, *command)),
         Command::FreezeTime(command) => time::freeze(state, context, command),
         Command::ConfirmTime(ConfirmTime) => Ok(time::confirm(state, context)),
+        Command::RecordAct(command) => {
+            audit::record_act(state, context, request.sender.as_ref(), command)
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! `tests/fixtures/`. Decoders accept exactly what encoders write: whatever else is in a node's
 //! log or state stops the node, because to skip it would make replicas differ.
 
+mod audit;
 mod bucket;
 mod outcome;
 mod refusal;
@@ -15,6 +16,7 @@ use std::io;
 use prost::Message;
 use proto_types::Code;
 
+use crate::audit::{AuditEntry, Sender};
 use crate::command::Request;
 use crate::outcome::Outcome;
 use crate::state::State;
@@ -146,6 +148,35 @@ pub fn encode_outcome(outcome: &Outcome) -> Vec<u8> {
 /// When version or outcome are unknown to this program, or the bytes are damaged.
 pub fn decode_outcome(bytes: &[u8]) -> Result<Outcome, DecodeError> {
     outcome::from_wire(unframed("outcome", OUTCOME_VERSION, bytes)?)
+}
+
+/// The bytes of an entry of the audit log, over which its hash goes. They have no version of their own:
+/// the label of the hash has it.
+#[must_use]
+pub fn encode_audit_entry(entry: &AuditEntry) -> Vec<u8> {
+    audit::put_entry(entry).encode_to_vec()
+}
+
+/// Reads an entry of the audit log.
+///
+/// # Errors
+/// When the bytes are damaged, or of a newer program.
+pub fn decode_audit_entry(bytes: &[u8]) -> Result<AuditEntry, DecodeError> {
+    audit::get_entry(exact(audit::WHAT, bytes)?)
+}
+
+/// The bytes of a request's sender, which a forwarded request travels beside.
+#[must_use]
+pub fn encode_sender(sender: &Sender) -> Vec<u8> {
+    audit::WireSender::put(sender).encode_to_vec()
+}
+
+/// Reads a request's sender.
+///
+/// # Errors
+/// When the bytes are damaged, or of a newer program.
+pub fn decode_sender(bytes: &[u8]) -> Result<Sender, DecodeError> {
+    audit::WireSender::get(exact(audit::WHAT, bytes)?)
 }
 
 /// Writes the whole state as a stream of rows, in many small writes: hand in a buffered writer.

@@ -10,6 +10,7 @@ use proto_types::{
     SessionId, SigningPublicKey,
 };
 
+use crate::audit::{Sender, Subject};
 use crate::dropped::{BundlePrefix, Dropped};
 use crate::rows::{
     BundleHome, FindingKey, Instance, Jump, Proof, ProofState, ReadPurpose, RecoveryPublicKey,
@@ -26,6 +27,9 @@ pub struct Request {
     pub session: Option<(SessionId, u64)>,
     /// The leader's time. May lie before the state's time; the larger one counts.
     pub time: LogTime,
+    /// Who asks, for the audit log; stamped by the coordinator that knows. `None` in a log of before
+    /// the audit log: what such an entry does is not recorded.
+    pub sender: Option<Sender>,
     /// What to do.
     pub command: Command,
 }
@@ -119,6 +123,8 @@ pub enum Command {
     FreezeTime(FreezeTime),
     /// An admin says that the clocks are right now. The entry's time is the clocks' median.
     ConfirmTime(ConfirmTime),
+    /// Records an act that is no command of its own, or one that was refused before it became one.
+    RecordAct(Box<RecordAct>),
 }
 
 impl Command {
@@ -162,6 +168,7 @@ impl Command {
             Self::RaiseLevel(_) => "raise_level",
             Self::FreezeTime(_) => "freeze_time",
             Self::ConfirmTime(_) => "confirm_time",
+            Self::RecordAct(_) => "record_act",
         }
     }
 
@@ -213,7 +220,8 @@ impl Command {
             | Self::RecordSnapshot(_)
             | Self::SetAuthority(_)
             | Self::CreateJoinToken(_)
-            | Self::RedeemJoinToken(_) => Level::new(2),
+            | Self::RedeemJoinToken(_)
+            | Self::RecordAct(_) => Level::new(2),
         }
     }
 }
@@ -651,6 +659,19 @@ pub struct FreezeTime {
 /// See [`Command::ConfirmTime`]. While time is not frozen it changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfirmTime;
+
+/// See [`Command::RecordAct`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordAct {
+    /// The act's stable word: lower-case letters and hyphens.
+    pub act: String,
+    /// About what.
+    pub subject: Subject,
+    /// The code it was refused with; empty: it was accepted.
+    pub refusal: String,
+    /// How many alike were refused since the last that was recorded; 1 of what was accepted.
+    pub count: u64,
+}
 
 impl CommitPoint {
     /// An upper bound of the entry's length in the log, in bytes. `apply` refuses more than

@@ -7,6 +7,7 @@
 //! way out are the queries on [`State`]. [`codec`] holds the versioned bytes of both.
 
 mod apply;
+mod audit;
 mod authority;
 mod bucket;
 mod clusters;
@@ -37,11 +38,15 @@ mod uploads;
 mod voters;
 
 pub use apply::apply;
+pub use audit::{
+    Act, Actor, AuditEntry, AuditHead, AuditLog, ChainError, OperatorRole, Segment, Sender,
+    Subject, When,
+};
 pub use command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, AnnounceObject, BeginChange, BeginRestore,
     ChangedContent, ClearFinding, Command, CommitPoint, ConfirmTime, Content, CreateJoinToken,
     EndReadLease, EndUpload, ExpireLeases, ExpireSessions, FinishRestore, FreezeTime, InitFleet,
-    LogContext, MoveNode, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel,
+    LogContext, MoveNode, OfChange, OpenReadLease, OpenUpload, RaiseFinding, RaiseLevel, RecordAct,
     RecordHolders, RecordObjects, RecordSnapshot, RecoverByForce, RedeemJoinToken, RegisterCluster,
     RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, SetAuthority, SetBundleHome,
     UploadEnd,

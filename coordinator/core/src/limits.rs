@@ -78,6 +78,21 @@ pub const JOIN_TOKENS_MAX: usize = 64;
 /// Longest time a join token can be redeemed: a day.
 pub const JOIN_TOKEN_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
+/// Entries of one closed segment of the audit log. As many at most are state, some 200 bytes each.
+pub const AUDIT_SEGMENT_ENTRIES: usize = 1024;
+/// Bytes of one encoded entry of the audit log: its texts, twice.
+pub const AUDIT_ENTRY_BYTES_MAX: usize = 1024;
+/// Bytes of an act's word.
+pub const AUDIT_WORD_BYTES_MAX: usize = 40;
+/// Bytes of a refusal's code in the audit log.
+pub const AUDIT_CODE_BYTES_MAX: usize = 40;
+/// Bytes of the text in an act's subject: a finding's kind and most of its subject.
+pub const AUDIT_TEXT_BYTES_MAX: usize = 200;
+/// Refusals of one actor, act and code within this time are one entry.
+pub const AUDIT_REFUSAL_MS: u64 = 60_000;
+/// Kinds of refusals that are counted at one time; of one more, the oldest is written at once.
+pub const AUDIT_PENDING_MAX: usize = 128;
+
 /// Findings of one scope (a cluster, a node or the fleet).
 pub const FINDINGS_PER_SCOPE_MAX: usize = 256;
 /// Bytes of a finding's kind.

@@ -5,6 +5,9 @@ use proto_types::{
     BundleId, ClusterId, Epoch, FleetId, LeaseId, Level, LogIndex, LogTime, NodeId, Sequence,
 };
 
+use std::sync::Arc;
+
+use crate::audit::Segment;
 use crate::refusal::Refusal;
 use crate::rows::{FindingKey, Instance};
 
@@ -212,6 +215,11 @@ pub enum Outcome {
         /// Log time from which it goes on.
         time: LogTime,
     },
+    /// The act is in the audit log, or counted for it.
+    ActRecorded {
+        /// The audit log's last entry.
+        number: u64,
+    },
 }
 
 impl Outcome {
@@ -327,6 +335,18 @@ pub enum Event {
     LevelRaised {
         /// To this.
         level: Level,
+    },
+    /// The audit log has one more entry.
+    Audited {
+        /// Its number.
+        number: u64,
+        /// Whether it is of a refusal.
+        is_refused: bool,
+    },
+    /// Entries of the audit log left the state: the node must have their file before it answers.
+    AuditSegmentClosed {
+        /// The entries.
+        segment: Arc<Segment>,
     },
     /// A finding that stood was cleared.
     FindingCleared {

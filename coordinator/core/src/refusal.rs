@@ -388,6 +388,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether it is about the request's session, so that the command was not looked at.
+    pub(crate) const fn is_of_session(&self) -> bool {
+        matches!(
+            self,
+            Self::SessionExpired { .. }
+                | Self::LimitReached { limit: Limit::Sessions, .. }
+                | Self::InvalidField { field: Field::RequestNumber }
+        )
+    }
+
     /// The stable code.
     #[must_use]
     pub const fn code(&self) -> Code {
@@ -531,6 +541,8 @@ words! {
         Authority = 40, "fleet's certificate authority", "send the certificate and sealed key that `fleet init` made", InvalidArgument;
         /// Time to live of a join token.
         JoinTtl = 41, "token's time to live", "use a second to a day", InvalidArgument;
+        /// An act to record.
+        Act = 48, "act to be recorded", "name who did it, a word of lower-case letters and hyphens, and a code where it was refused", InvalidArgument;
     }
     second rule: /** What a valid one looks like. */
 }

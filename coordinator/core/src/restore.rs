@@ -184,6 +184,14 @@ pub(crate) fn finish(
     }
     let generation = theirs.generation.max(ours.generation).saturating_add(1);
     let (id, old_nodes) = (restore.id, restore.nodes.clone());
+    // This fleet's own audit log goes on. Where the other one ended is said in it for ever, so that
+    // the log in the snapshot can be held against it.
+    let before = snapshot.audit().head();
+    context.audit_note = format!(
+        "generation {generation}, audit log before ended with entry {} {}",
+        before.number,
+        hex::encode(before.hash)
+    );
     adopt(state, context, snapshot, generation, id, &old_nodes);
     end(state, context, id, LeaseEnd::Committed);
     context.events.push(Event::Restored { generation });

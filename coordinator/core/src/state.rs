@@ -8,6 +8,7 @@ use proto_types::{
 };
 use std::sync::Arc;
 
+use crate::audit::AuditLog;
 use crate::rows::{
     Authority, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Home, JoinToken,
     NodeRow, ObjectRow, PointRow, ReadLease, Recovery, Restore, Session, SnapshotRow, UploadLease,
@@ -47,6 +48,7 @@ pub struct State {
     pub(crate) level: Level,
     /// Since the clocks jumped, until an admin confirms it.
     pub(crate) freeze: Option<Arc<Freeze>>,
+    pub(crate) audit: AuditLog,
 }
 
 impl State {

@@ -91,7 +91,8 @@ mod tests {
     }
 
     fn run(state: &mut State, command: Command) {
-        let request = Request { session: None, time: LogTime::from_millis(5), command };
+        let request =
+            Request { session: None, time: LogTime::from_millis(5), sender: None, command };
         let voters = Voters::of([THIS].into());
         let log = LogContext { index: LogIndex::new(1), voters: &voters };
         let applied = apply(state, &request, &log);

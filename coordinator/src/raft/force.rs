@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use coordinator_core::{Command, Request, codec};
+use coordinator_core::{Actor, Command, Request, Sender, codec};
 use proto::ApiError;
-use proto_types::{Code, LogTime, NodeId};
+use proto_types::{Code, Level, LogTime, NodeId};
 use storage::raft_log::LogContents;
 use storage::raft_types::{
     Command as CommandBytes, Entry, EntryPayload, LeaderId, LogId, Member as RaftMember,
@@ -32,7 +32,12 @@ pub(crate) fn entries_of_one(
     let membership = Membership::new(vec![only], BTreeMap::from([(this.get(), node)]))
         .map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
     let commands = commands.into_iter().map(|command| {
-        let request = Request { session: None, time: now, command };
+        // Whoever has the node's files: nobody authenticated them.
+        let actor = Actor::Console(this);
+        let sender = Sender { actor, certificate: None, via: this };
+        let is_audited = command.level() >= Level::new(2);
+        let sender = is_audited.then_some(sender);
+        let request = Request { session: None, time: now, sender, command };
         let bytes = Bytes::from(codec::encode_request(&request));
         EntryPayload::Normal(CommandBytes::new(bytes))
     });

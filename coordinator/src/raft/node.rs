@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
-use coordinator_core::{Command, Outcome, Request, State, Voters, codec};
+use coordinator_core::{Actor, Command, Outcome, Request, Sender, State, Voters, When, codec};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{Config as OpenraftConfig, Raft, ReadPolicy, SnapshotPolicy};
@@ -237,16 +237,20 @@ impl RaftNode {
             ));
         }
         self.require_known(request.command.level())?;
-        let bytes = Bytes::from(codec::encode_request(&request));
+        // The sender travels beside: only the leader knows whether the log has it yet.
+        let sender = request.sender.as_ref().map(codec::encode_sender).unwrap_or_default();
+        let sender = Bytes::from(sender);
+        let plain = Request { sender: None, ..request.clone() };
+        let bytes = Bytes::from(codec::encode_request(&plain));
         let request = &request;
         let (outcome, index) = self
             .through_leader("write", Code::DeadlineExceeded, |leader| {
-                let bytes = bytes.clone();
+                let (bytes, sender) = (bytes.clone(), sender.clone());
                 async move {
                     match leader {
                         Leader::This => self.propose_here(request.clone()).await,
                         Leader::Peer(mut peer) => {
-                            let call = v1::ProposeRequest { request: bytes };
+                            let call = v1::ProposeRequest { request: bytes, sender };
                             let reply = peer.propose(call).await?.into_inner();
                             let outcome = codec::decode_outcome(&reply.outcome)
                                 .map_err(|error| internal(&error.to_string()))?;
@@ -320,7 +324,13 @@ impl RaftNode {
         if request.command.waits_for_level() {
             self.require_level(request.command.level()).await?;
         }
+        self.await_audit_log(&request).await;
         let state = self.published.borrow().state.clone();
+        // Below this level programs could not read it. Nobody named is the coordinator itself.
+        let is_audited = state.level().max(request.command.level()) >= AUDITED;
+        let this =
+            || Sender { actor: Actor::Coordinator(self.this), certificate: None, via: self.this };
+        request.sender = is_audited.then(|| request.sender.take().unwrap_or_else(this));
         request.time = match request.command {
             Command::ConfirmTime(_) if state.time_is_frozen() => {
                 self.roll.median(&self.membership().voters, state.log_time())?
@@ -328,6 +338,33 @@ impl RaftNode {
             _ => self.roll.stamp(state.level(), state.log_time()).await,
         };
         Ok((request.time, entry_of(&request)?))
+    }
+
+    /// Lets a party's act wait for the level that has the audit log where the fleet is about to rise to
+    /// it: the first acts in a new fleet would otherwise not be recorded. Where a member is too old, or
+    /// away, nobody waits.
+    async fn await_audit_log(&self, request: &Request) {
+        let is_act = request.command.act().is_some_and(|act| act.when != When::Refused);
+        let is_party =
+            request.sender.as_ref().is_some_and(|s| !matches!(s.actor, Actor::Coordinator(_)));
+        let mut published = self.published.clone();
+        let has_log = |view: &Published| view.state.level() >= AUDITED;
+        if is_act && is_party && self.rises_to_audit_log().await {
+            let limit = self.timing.leader_patience() / 2;
+            // What comes too late is answered all the same.
+            let _ = tokio::time::timeout(limit, published.wait_for(has_log)).await;
+        }
+    }
+
+    /// On the leader: whether the fleet is about to get the level that has the audit log.
+    pub(crate) async fn rises_to_audit_log(&self) -> bool {
+        let active = self.published.borrow().state.level();
+        if active >= AUDITED || self.roll.levels().max < AUDITED {
+            return false;
+        }
+        self.roll.first_round().await;
+        let members = self.membership().members.into_keys().collect();
+        self.roll.supported(&members, AUDITED).is_ok()
     }
 
     /// What is above this program's level is not known to it.
@@ -499,6 +536,8 @@ impl RaftNode {
     }
 }
 
+/// From this level on log entries say who sent them.
+const AUDITED: Level = Level::new(2);
 /// Bytes of the largest log entry: no command that `apply` accepts comes near.
 const ENTRY_BYTES_MAX: usize = 16 << 10;
 
@@ -586,7 +625,7 @@ mod tests {
             message: text,
             remedy: String::new(),
         });
-        Request { session: None, time: LogTime::ZERO, command }
+        Request { session: None, time: LogTime::ZERO, sender: None, command }
     }
 
     #[test]

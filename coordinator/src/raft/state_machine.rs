@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use coordinator_core::{Command, Event, LogContext, State, Voters, apply, codec};
+use coordinator_core::{Command, Event, LogContext, Segment, State, Voters, apply, codec};
 use futures::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::entry::RaftEntry;
@@ -24,14 +24,24 @@ use tokio::sync::watch;
 
 use super::node::Published;
 use super::snapshot_data::SnapshotData;
+use crate::audit::Book;
 use crate::config::Member;
 use crate::telemetry;
+
+/// What a batch of entries leaves to be done.
+#[derive(Default)]
+struct Batch {
+    closed: Vec<Arc<Segment>>,
+    /// Whether somebody waits for the entry's answer on this node.
+    is_asked: bool,
+}
 
 /// The state machine. Lives in memory; its snapshots and the log are what is durable.
 pub(crate) struct StateMachine {
     env: Env,
     snapshots: SnapshotStore,
     home: DataDir,
+    book: Book,
     level_max: Level,
     /// Log time of the state in the newest snapshot, in milliseconds; 0: there is none.
     snapshot_time: Arc<AtomicU64>,
@@ -91,6 +101,7 @@ impl StateMachine {
         Self {
             env,
             snapshots,
+            book: Book::new(home.clone()),
             home,
             level_max,
             snapshot_time: Arc::default(),
@@ -104,6 +115,11 @@ impl StateMachine {
     /// Log time of the state in the newest snapshot.
     pub(crate) fn snapshot_time(&self) -> Arc<AtomicU64> {
         self.snapshot_time.clone()
+    }
+
+    /// This node's part of the audit log.
+    pub(crate) fn book(&self) -> Book {
+        self.book.clone()
     }
 
     /// Every state as it is applied, the newest only.
@@ -120,7 +136,12 @@ impl StateMachine {
         });
     }
 
-    fn apply_command(&mut self, index: u64, bytes: &[u8]) -> io::Result<OutcomeBytes> {
+    fn apply_command(
+        &mut self,
+        index: u64,
+        bytes: &[u8],
+        batch: &mut Batch,
+    ) -> io::Result<OutcomeBytes> {
         let request = codec::decode_request(bytes).map_err(unreadable)?;
         require_level(request.command.level(), self.level_max)?;
         if let Command::RaiseLevel(command) = &request.command {
@@ -133,6 +154,14 @@ impl StateMachine {
         for event in &applied.events {
             if let Event::RecoveredByForce { node, number } = event {
                 tracing::warn!(event = "recovered_by_force", node = node.get(), number, index);
+            }
+            match event {
+                Event::AuditSegmentClosed { segment } => batch.closed.push(segment.clone()),
+                // Counted where the answer goes out from: by one node of all.
+                Event::Audited { is_refused, .. } if batch.is_asked => {
+                    telemetry::audited(*is_refused);
+                }
+                _ => {}
             }
             tracing::debug!(?event, index, "applied");
         }
@@ -157,13 +186,17 @@ impl RaftStateMachine<C> for StateMachine {
         let mut answers = Vec::new();
         // Since the first entry was there: what comes before is waiting for writes.
         let mut began = None;
+        let mut batch = Batch::default();
         while let Some(entry) = entries.next().await {
             let (entry, responder) = entry?;
             began.get_or_insert_with(Instant::now);
             let id = entry.log_id();
+            batch.is_asked = responder.is_some();
             let outcome = match entry.payload {
                 EntryPayload::Blank => OutcomeBytes::default(),
-                EntryPayload::Normal(command) => self.apply_command(id.index(), command.bytes())?,
+                EntryPayload::Normal(command) => {
+                    self.apply_command(id.index(), command.bytes(), &mut batch)?
+                }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(id), membership);
                     OutcomeBytes::default()
@@ -173,6 +206,17 @@ impl RaftStateMachine<C> for StateMachine {
             if let Some(responder) = responder {
                 answers.push((responder, outcome));
             }
+        }
+        // Before anybody hears of it, and so before any snapshot of a state that lacks them: what left
+        // the state is in a file, or the node stops.
+        if !batch.closed.is_empty() {
+            let (book, closed) = (self.book.clone(), batch.closed);
+            self.env
+                .blocking("close-audit-segment", move || {
+                    closed.iter().try_for_each(|segment| book.close(segment))
+                })
+                .await
+                .map_err(io::Error::other)??;
         }
         self.publish();
         if let Some(began) = began {

@@ -34,13 +34,14 @@ fn parts(is_sealed: bool) -> mpsc::Receiver<Part> {
         name: "home".to_owned(),
         recovery: RecoveryPublicKey { hpke: [1; 32], signing: [2; 32] },
     });
-    let request = Request { session: None, time: LogTime::from_millis(5), command };
+    let request = Request { session: None, time: LogTime::from_millis(5), sender: None, command };
     let voters = Voters::default();
     let log = LogContext { index: LogIndex::new(1), voters: &voters };
     assert!(apply(&mut state, &request, &log).outcome.refusal().is_none());
     let mut encoded = Vec::new();
     codec::write_state(&state, &mut encoded).unwrap();
-    let meta = Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false, [1, 2, 3].into());
+    let meta =
+        Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false, false, [1, 2, 3].into());
     let mut sums = Sums::default();
     let (sender, receiver) = mpsc::channel(64);
     for (name, bytes) in [(META, serde_json::to_vec(&meta).unwrap()), (STATE, encoded)] {

@@ -261,6 +261,7 @@ impl Catalog for CatalogService {
                 ));
             };
             caller.reader_of(row.facts.cluster)?;
+            self.0.record_read(row.facts.cluster).await?;
             self.0.keeper.clone().read(id, message.offset, message.length).await
         };
         self.0.answer("ReadBundle", work).await

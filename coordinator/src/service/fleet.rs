@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coordinator_core::{
     ClearFinding, Command, ConfirmTime, FindingKey, Outcome, RegisterCluster,
-    Request as CoreRequest, State,
+    Request as CoreRequest, State, Subject,
 };
 use proto::identity::Role;
 use proto::v1::fleet_server::Fleet;
@@ -188,7 +188,9 @@ impl Fleet for FleetService {
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
         let work = async {
             self.0.caller(&request)?.operator("choose the leader", Role::Admin)?;
-            self.0.raft.transfer(NodeId::new(request.get_ref().node_id)).await?;
+            let node = NodeId::new(request.get_ref().node_id);
+            self.0.record_act("transfer-leader", Subject::node(node)).await?;
+            self.0.raft.transfer(node).await?;
             Ok(v1::TransferLeaderResponse {})
         };
         self.0.answer("TransferLeader", work).await
@@ -224,7 +226,10 @@ impl Fleet for FleetService {
     ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
         let work = async {
             self.0.caller(&request)?.operator("save a snapshot", Role::Operator)?;
-            self.0.save_snapshot(request.get_ref().include_bundles).await
+            let include_bundles = request.get_ref().include_bundles;
+            let what = if include_bundles { "state and bundles" } else { "state" };
+            self.0.record_act("save-snapshot", Subject::text(what)).await?;
+            self.0.save_snapshot(include_bundles).await
         };
         self.0.answer("SaveSnapshot", work).await
     }
@@ -299,6 +304,7 @@ impl Fleet for FleetService {
                 0 => self.0.config.node_id,
                 id => NodeId::new(id),
             };
+            self.0.record_act("scrub-node", Subject::node(node)).await?;
             self.0.scrub_stream(node).await
         };
         self.0.answer("ScrubNode", work).await
@@ -310,7 +316,7 @@ pub(crate) const fn core_request(
     session: Option<(proto_types::SessionId, u64)>,
     command: Command,
 ) -> CoreRequest {
-    CoreRequest { session, time: LogTime::ZERO, command }
+    CoreRequest { session, time: LogTime::ZERO, sender: None, command }
 }
 
 /// Checks that a name of a cluster is known.

@@ -2,7 +2,7 @@
 //! nothing is written for a token that the state does not know, and few are heard at one time.
 
 use coordinator_core::{
-    Command, CreateJoinToken, JoinToken, Outcome, RedeemJoinToken, Refusal, State,
+    Actor, Command, CreateJoinToken, JoinToken, Outcome, RedeemJoinToken, Refusal, Sender, State,
 };
 use proto::authority::{certificate_digest, requested_key};
 use proto::identity::{Identity, Party};
@@ -89,11 +89,21 @@ impl JoinService {
         }
         check_root(authority, &view.state)?;
         let command = Command::RedeemJoinToken(RedeemJoinToken { token: hash, key });
-        let node = match self.shared.accepted(core_request(None, command)).await? {
+        let mut request = core_request(None, command);
+        request.sender = Some(self.holder_of(&hash));
+        let node = match self.shared.accepted(request).await? {
             Outcome::NodeAdded { node } => node,
             outcome => return Err(super::unexpected(&outcome)),
         };
         self.answer(authority, node, &token, &message.request, now)
+    }
+
+    /// Whoever holds a token that the fleet knows, as the audit log names it.
+    fn holder_of(&self, hash: &[u8; 32]) -> Sender {
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash[..8]);
+        let via = self.shared.config.node_id;
+        Sender { actor: Actor::Token(first), certificate: None, via }
     }
 
     fn answer(

@@ -8,16 +8,28 @@ use proto_types::{Code, LogIndex, NodeId};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{ReceiverStreamOf, Shared, convert};
+use crate::audit::Asked;
 use crate::keeper::Upload;
 use crate::peers::{check_stamp, levels_of};
 use crate::raft::SnapshotData;
+
+/// The act of calling what only coordinators may.
+const CALL_PEER: &str = "call-peer";
 
 /// The `Peer` service.
 pub(crate) struct PeerService(pub(crate) Shared);
 
 impl PeerService {
     fn check<T>(&self, request: &Request<T>) -> Result<NodeId, ApiError> {
-        let node = self.0.caller(request)?.coordinator()?;
+        let caller = self.0.caller(request)?;
+        let node = caller.coordinator().inspect_err(|error| {
+            // Here, because not every call of a peer runs in `answer`.
+            let sender = caller.sender(self.0.config.node_id);
+            self.0.refusals.note(sender, CALL_PEER.to_owned(), error.code());
+            Asked::recorded();
+        })?;
+        // What coordinators refuse each other is their own business.
+        Asked::recorded();
         check_stamp(request.metadata(), self.0.config.fleet.id, self.0.config.node_id, node)?;
         Ok(node)
     }
@@ -151,9 +163,17 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::ProposeResponse>, Status> {
         let work = async {
             self.member(&request)?;
-            let request = codec::decode_request(&request.get_ref().request).map_err(|error| {
+            let unknown = |error| {
                 ApiError::new(Code::UnsupportedVersion, format!("a forwarded write: {error}"))
-            })?;
+            };
+            let message = request.into_inner();
+            let mut request = codec::decode_request(&message.request).map_err(unknown)?;
+            request.sender = if message.sender.is_empty() {
+                // The coordinator's own.
+                Asked::sender()
+            } else {
+                Some(codec::decode_sender(&message.sender).map_err(unknown)?)
+            };
             // One hop only: a node that does not lead says so.
             let (outcome, index) = self.0.raft.propose_here(request).await?;
             Ok(v1::ProposeResponse {
@@ -256,6 +276,29 @@ impl Peer for PeerService {
             self.0.keeper.clone().send_copy(id).await
         };
         self.0.answer("FetchBundle", work).await
+    }
+
+    async fn fetch_audit_segment(
+        &self,
+        request: Request<v1::FetchAuditSegmentRequest>,
+    ) -> Result<Response<v1::FetchAuditSegmentResponse>, Status> {
+        let work = async {
+            self.member(&request)?;
+            self.0.audit_segment(request.get_ref().segment).await
+        };
+        self.0.answer("FetchAuditSegment", work).await
+    }
+
+    async fn check_audit(
+        &self,
+        request: Request<v1::CheckAuditRequest>,
+    ) -> Result<Response<v1::NodeAudit>, Status> {
+        let work = async {
+            self.member(&request)?;
+            let message = request.into_inner();
+            self.0.check_audit_here(LogIndex::new(message.log_index), message.number).await
+        };
+        self.0.answer("CheckAudit", work).await
     }
 
     type ScrubStream = ReceiverStreamOf<v1::PeerScrubProgress>;

@@ -13,7 +13,8 @@ use tonic::Status;
 
 use super::fleet::core_request;
 use super::{ReceiverStreamOf, Shared};
-use crate::snapshot_file::{BUNDLES, META, Meta, STATE, Seal, Sums};
+use crate::audit::PER_SEGMENT;
+use crate::snapshot_file::{BUNDLES, META, Meta, STATE, Seal, Sums, audit_entry_name};
 
 /// Bytes of one message.
 const PIECE_BYTES: usize = 1 << 20;
@@ -94,6 +95,7 @@ impl Shared {
             (leadership.confirmed.get(), view.applied.get()),
             state.log_time().as_millis(),
             include_bundles,
+            state.audit().base().number > 0,
             view.members.keys().map(|node| node.get()).collect(),
         );
         let meta = serde_json::to_vec_pretty(&meta)
@@ -103,6 +105,7 @@ impl Shared {
         let encoded = sending.while_waiting(self.encode(state.clone())).await??;
         sending.whole(STATE, &encoded).await?;
         drop(encoded);
+        self.send_audit_segments(&state, &mut sending).await?;
         if include_bundles {
             self.send_bundles(&state, &mut sending).await?;
         }
@@ -142,6 +145,30 @@ impl Shared {
         let internal =
             |error: &dyn std::fmt::Display| ApiError::new(Code::Internal, error.to_string());
         encoded.await.map_err(|error| internal(&error))?.map_err(|error| internal(&error))
+    }
+
+    /// What of the audit log is in files. A snapshot is not refused for a segment that this node lacks:
+    /// its reader says what is missing.
+    async fn send_audit_segments(
+        &self,
+        state: &State,
+        sending: &mut Sending<'_>,
+    ) -> Result<(), ApiError> {
+        let base = state.audit().base();
+        for segment in 0..base.number / PER_SEGMENT {
+            let book = self.book.clone();
+            let reading =
+                self.env.blocking("read-audit-segment", move || book.bytes_of(base, segment));
+            let read = sending.while_waiting(reading).await?;
+            match read.map_err(|error| ApiError::new(Code::Internal, error.to_string()))? {
+                Ok(bytes) => sending.whole(&audit_entry_name(segment), &bytes).await?,
+                Err(problem) => {
+                    self.book.doubt();
+                    tracing::warn!(event = "snapshot_lacks_audit", segment, %problem);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn send_bundles(&self, state: &State, sending: &mut Sending<'_>) -> Result<(), ApiError> {

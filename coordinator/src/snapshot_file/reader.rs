@@ -9,8 +9,9 @@ use proto_types::BundleId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::audit::{AuditFound, Follow, SEGMENT_BYTES_MAX};
 use super::{
-    BUNDLES, FORMAT, META, Meta, SEAL, STATE, SUMS, Seal, SnapshotFileError, Sums, VERSION,
+    AUDIT, BUNDLES, FORMAT, META, Meta, SEAL, STATE, SUMS, Seal, SnapshotFileError, Sums, VERSION,
     VERSION_MIN,
 };
 
@@ -38,6 +39,8 @@ pub struct Inspection {
     pub bundles: u64,
     /// Their bytes.
     pub bundle_bytes: u64,
+    /// The audit log, recomputed.
+    pub audit: AuditFound,
 }
 
 /// Rows of the state by kind.
@@ -73,14 +76,14 @@ impl Counts {
     }
 }
 
-fn unreadable(error: io::Error) -> SnapshotFileError {
+pub(super) fn unreadable(error: io::Error) -> SnapshotFileError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => SnapshotFileError::CutShort,
         _ => SnapshotFileError::Io { what: "read", source: error },
     }
 }
 
-fn damaged(entry: &str, what: impl Into<String>) -> SnapshotFileError {
+pub(super) fn damaged(entry: &str, what: impl Into<String>) -> SnapshotFileError {
     SnapshotFileError::Damaged { entry: entry.to_owned(), what: what.into() }
 }
 
@@ -154,6 +157,7 @@ pub fn entries<E: From<SnapshotFileError>>(
 struct Check {
     meta: Option<Meta>,
     state: Option<(State, u64, [u8; 32])>,
+    follow: Option<Follow>,
     bundles: BTreeSet<BundleId>,
     bundle_bytes: u64,
     sums: Sums,
@@ -190,6 +194,7 @@ impl Check {
                 Ok(())
             }
             _ if self.sums_seen => Err(damaged(name, "is not covered by the sums")),
+            _ if name.starts_with(AUDIT) => self.audit(name, entry),
             _ => self.bundle(name, bytes, entry),
         }
     }
@@ -221,8 +226,16 @@ impl Check {
         if rest > 0 {
             return Err(damaged(STATE, "goes on behind its end"));
         }
+        self.follow = Follow::new(&state);
         self.state = Some((state, bytes, sha256));
         Ok(())
+    }
+
+    fn audit(&mut self, name: &str, entry: &mut dyn Read) -> Result<(), SnapshotFileError> {
+        let bytes = self.hashed_text(name, entry, SEGMENT_BYTES_MAX)?;
+        let follow = self.follow.as_mut().filter(|_| self.bundles.is_empty());
+        let follow = follow.ok_or_else(|| damaged(name, "does not belong there"))?;
+        follow.segment(name, &bytes).map(drop)
     }
 
     fn bundle(
@@ -285,7 +298,10 @@ impl Check {
                 return Err(damaged("bundles", format!("lack {missing} that points need")));
             }
         }
+        let follow = self.follow.ok_or_else(|| damaged(STATE, "is of no fleet"))?;
+        let audit = follow.finish(&state)?;
         Ok(Inspection {
+            audit,
             counts: Counts::of(&state),
             bundles: self.bundles.len() as u64,
             bundle_bytes: self.bundle_bytes,

@@ -8,16 +8,16 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
-const FLEET: FleetId = FleetId::from_bytes([0xf1; 16]);
+pub(super) const FLEET: FleetId = FleetId::from_bytes([0xf1; 16]);
 
-fn state() -> State {
+pub(super) fn state() -> State {
     let mut state = State::new();
     let command = Command::InitFleet(InitFleet {
         fleet: FLEET,
         name: "home".to_owned(),
         recovery: RecoveryPublicKey { hpke: [1; 32], signing: [2; 32] },
     });
-    let request = Request { session: None, time: LogTime::from_millis(5), command };
+    let request = Request { session: None, time: LogTime::from_millis(5), sender: None, command };
     let voters = Voters::default();
     let log = LogContext { index: LogIndex::new(1), voters: &voters };
     assert!(apply(&mut state, &request, &log).outcome.refusal().is_none());
@@ -25,10 +25,10 @@ fn state() -> State {
 }
 
 fn meta() -> Meta {
-    Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false, [1, 2, 3].into())
+    Meta::new(FLEET, "home".to_owned(), (3, 7), (40, 41), 5, false, false, [1, 2, 3].into())
 }
 
-struct Made {
+pub(super) struct Made {
     entries: Vec<(String, Vec<u8>)>,
     seal: Seal,
 }
@@ -41,7 +41,7 @@ impl Made {
         Self::of(vec![(META.to_owned(), meta), (STATE.to_owned(), encoded)])
     }
 
-    fn of(entries: Vec<(String, Vec<u8>)>) -> Self {
+    pub(super) fn of(entries: Vec<(String, Vec<u8>)>) -> Self {
         let mut sums = Sums::default();
         for (name, bytes) in &entries {
             sums.add(name, &Sha256::digest(bytes));
@@ -61,7 +61,7 @@ impl Made {
         Self::of(self.entries)
     }
 
-    fn file(&self) -> Vec<u8> {
+    pub(super) fn file(&self) -> Vec<u8> {
         let mut writer = Writer::new(Vec::new()).unwrap();
         for (name, bytes) in &self.entries {
             writer.entry(name, bytes.len() as u64).unwrap();
@@ -196,7 +196,7 @@ fn snapshot_file_holds_what_it_says_and_nothing_else() {
     made.entries[0].1 = serde_json::to_vec(&other).unwrap();
     assert!(refused(&Made::of(made.entries)).to_string().contains("another fleet"));
     let mut newer = serde_json::to_value(meta()).unwrap();
-    newer["version"] = 3.into();
+    newer["version"] = 4.into();
     let mut made = Made::good();
     made.entries[0].1 = serde_json::to_vec(&newer).unwrap();
     let error = refused(&Made::of(made.entries));

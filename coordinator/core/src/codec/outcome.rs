@@ -134,6 +134,7 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::TimeConfirmed { was_frozen, time } => {
             WireOutcome { kind: 34, flag: *was_frozen, time_ms: time.as_millis(), ..empty }
         }
+        Outcome::ActRecorded { number } => WireOutcome { kind: 44, number: *number, ..empty },
     }
 }
 
@@ -195,6 +196,7 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         32 => Outcome::LevelRaised { level: level(at("level"), wire.number)? },
         33 => Outcome::TimeFrozen { new: wire.flag },
         34 => Outcome::TimeConfirmed { was_frozen: wire.flag, time },
+        44 => Outcome::ActRecorded { number: wire.number },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     };
     // Fields that mean nothing for this kind must not be there.

@@ -9,7 +9,7 @@ use super::wire::{
     At, WireAuthority, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array,
     id, id_or_none, ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
-use super::{DecodeError, bucket};
+use super::{DecodeError, audit, bucket};
 use crate::command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
     ClearFinding, Command, CommitPoint, ConfirmTime, Content, CreateJoinToken, EndReadLease,
@@ -31,10 +31,13 @@ pub(super) struct WireRequest {
     number: u64,
     #[prost(uint64, tag = "3")]
     time_ms: u64,
+    /// Absent in the log of a fleet below level 2.
+    #[prost(message, optional, tag = "4")]
+    sender: Option<audit::WireSender>,
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53"
+                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53, 60"
     )]
     command: Option<WireCommand>,
 }
@@ -122,6 +125,8 @@ enum WireCommand {
     FreezeTime(WireJump),
     #[prost(message, tag = "50")]
     ConfirmTime(WireConfirmTime),
+    #[prost(message, tag = "60")]
+    RecordAct(audit::WireRecordAct),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -392,6 +397,7 @@ pub(super) fn to_wire(request: &Request) -> WireRequest {
         session,
         number,
         time_ms: request.time.as_millis(),
+        sender: request.sender.as_ref().map(audit::WireSender::put),
         command: Some(put_command(&request.command)),
     }
 }
@@ -512,6 +518,7 @@ fn put_command(command: &Command) -> WireCommand {
         Command::RaiseLevel(c) => WireCommand::RaiseLevel(u64::from(c.to.get())),
         Command::FreezeTime(c) => WireCommand::FreezeTime(WireJump::put(&c.jump)),
         Command::ConfirmTime(ConfirmTime) => WireCommand::ConfirmTime(WireConfirmTime {}),
+        Command::RecordAct(c) => WireCommand::RecordAct(audit::put_record(c)),
     }
 }
 
@@ -559,6 +566,7 @@ pub(super) fn from_wire(wire: WireRequest) -> Result<Request, DecodeError> {
     Ok(Request {
         session: session.map(|session| (session, wire.number)),
         time: LogTime::from_millis(wire.time_ms),
+        sender: wire.sender.map(audit::WireSender::get).transpose()?,
         // `exact` has noticed the tag of a newer command before; this is an entry without any.
         command: get_command(present(At(WHAT, "command"), wire.command)?)?,
     })
@@ -708,6 +716,7 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
             Command::FreezeTime(FreezeTime { jump: WireJump::get(at("jump"), Some(jump))? })
         }
         WireCommand::ConfirmTime(WireConfirmTime {}) => Command::ConfirmTime(ConfirmTime),
+        WireCommand::RecordAct(c) => Command::RecordAct(Box::new(audit::get_record(c)?)),
     })
 }
 

@@ -8,7 +8,7 @@
 //! grows with the changes and not with the points. Rows come in an order in which each one finds
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
 //! nodes, the change of voters, the restore under way with its pieces, forced recoveries, the
-//! bundles' home, objects, scheduled snapshots, the certificate authority, join tokens.
+//! bundles' home, objects, scheduled snapshots, the certificate authority, join tokens, the audit log.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use imbl::{OrdMap, OrdSet};
 use prost::Message;
 use proto_types::{BundleId, LogTime};
 
-use super::{DecodeError, STATE_MAGIC, STATE_VERSION, bucket, exact};
+use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, exact};
+use crate::audit::AuditLog;
 use crate::rows::{Home, PointRow};
 use crate::state::State;
 use rows::{Row, WireEnd, WireRow};
@@ -85,6 +86,15 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     for (hash, token) in &state.join_tokens {
         writer.row(joining::put_join_token(hash, token))?;
     }
+    if state.audit.head.number > 0 {
+        writer.row(Row::AuditLog(audit::put_log(&state.audit)))?;
+        for entry in &state.audit.tail {
+            writer.row(Row::AuditEntry(entry.to_vec()))?;
+        }
+        for (alike, pending) in &state.audit.pending {
+            writer.row(Row::AuditPending(audit::put_pending(alike, pending)))?;
+        }
+    }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
 }
@@ -132,6 +142,7 @@ pub(super) fn read(input: &mut dyn Read) -> Result<State, DecodeError> {
         return Err(DecodeError::RowCount { found, expected });
     }
     check_heads(&state)?;
+    audit::check_log(&state.audit)?;
     Ok(state)
 }
 
@@ -256,6 +267,17 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
         Row::JoinToken(row) => {
             let (hash, token) = joining::get_join_token(row)?;
             once(&mut state.join_tokens, hash, Arc::new(token))?;
+        }
+        Row::AuditLog(row) => {
+            if state.audit != AuditLog::default() {
+                return Err(contradiction("two audit logs"));
+            }
+            state.audit = audit::get_log(&row)?;
+        }
+        Row::AuditEntry(bytes) => audit::add_entry(&mut state.audit, bytes)?,
+        Row::AuditPending(row) => {
+            let (alike, pending) = audit::get_pending(row)?;
+            once(&mut state.audit.pending, alike, pending)?;
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

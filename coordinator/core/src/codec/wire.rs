@@ -10,6 +10,7 @@ use proto_types::{
 };
 
 use super::DecodeError;
+use crate::audit::OperatorRole;
 use crate::command::UploadEnd;
 use crate::dropped::BundlePrefix;
 use crate::rows::{
@@ -133,6 +134,7 @@ wire_words! {
     Severity { Info = 1 Warning = 2 Critical = 3 }
     NodeState { Admitted = 1 Removed = 2 }
     BundleHome { Disks = 1 Bucket = 2 }
+    OperatorRole { Viewer = 1 Operator = 2 Admin = 3 }
 }
 
 pub(super) fn word<W: WireWord>(at: At, number: u32) -> Result<W, DecodeError> {

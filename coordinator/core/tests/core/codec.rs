@@ -2,7 +2,8 @@
 
 use coordinator_core::codec::{self, DecodeError};
 use coordinator_core::{
-    Command, ExpireLeases, FindingKey, RaiseFinding, RecordHolders, Request, Scope, Severity, State,
+    Actor, Command, ExpireLeases, FindingKey, RaiseFinding, RecordHolders, Request, Scope, Sender,
+    Severity, State,
 };
 use proto_types::{BundleKind, Code, LogTime, NodeId};
 
@@ -45,7 +46,7 @@ fn codec_refuses_what_it_does_not_know() {
     // outcome, and a row of an unknown kind.
     let unknown_command = [1, 0x18, 5, 0xf2, 0x03, 0];
     let mut unknown_field = codec::encode_request(&requests()[0].1);
-    unknown_field.extend([0x20, 1]);
+    unknown_field.extend([0x28, 1]);
     for bytes in [&unknown_command[..], &unknown_field] {
         let error = codec::decode_request(bytes).unwrap_err();
         assert!(matches!(error, DecodeError::Unknown { .. }), "{error:?}");
@@ -275,6 +276,11 @@ fn worst_case(command: &Command) -> Request {
     Request {
         session: Some((session(255), u64::MAX)),
         time: LogTime::from_millis(u64::MAX),
+        sender: Some(Sender {
+            actor: Actor::Agent(cluster(255)),
+            certificate: Some([255; 32]),
+            via: NodeId::new(u64::MAX),
+        }),
         command: command.clone(),
     }
 }

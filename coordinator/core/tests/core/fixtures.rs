@@ -223,8 +223,9 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         .map(|((name, command), number)| {
             let session = (number % 2 == 1).then(|| (session(5), number));
             let time = LogTime::from_millis(1_700_000_000_000 + number);
-            (name.to_owned(), Request { session, time, command })
+            (name.to_owned(), Request { session, time, sender: None, command })
         })
+        .chain(crate::audit::requests())
         .collect()
 }
 
@@ -312,6 +313,7 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("level_raised".to_owned(), Outcome::LevelRaised { level: Level::new(2) }),
         ("time_frozen".to_owned(), Outcome::TimeFrozen { new: true }),
         ("time_confirmed".to_owned(), Outcome::TimeConfirmed { was_frozen: true, time }),
+        ("act_recorded".to_owned(), Outcome::ActRecorded { number: 7 }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -536,7 +538,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 36];
+    let mut seen = [false; 37];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -575,9 +577,10 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::RaiseLevel(_) => 33,
             Command::FreezeTime(_) => 34,
             Command::ConfirmTime(_) => 35,
+            Command::RecordAct(_) => 36,
         }] = true;
     }
-    assert_eq!(seen, [true; 36]);
+    assert_eq!(seen, [true; 37]);
 }
 
 #[test]
@@ -592,7 +595,7 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds, (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).collect());
+    assert_eq!(kinds, (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).chain([44]).collect());
 }
 
 #[test]
@@ -604,6 +607,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let recovered = state_recovered();
     let bucket = state_of_bucket();
     let raised = state_raised_and_frozen();
+    let audited = crate::audit::state();
     let samples = [
         ("state", &state),
         ("state-members", &members),
@@ -613,6 +617,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
         ("state-bucket", &bucket),
         ("state-joining", &joining),
         ("state-raised", &raised),
+        ("state-audited", &audited),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
@@ -625,6 +630,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     assert!(codec::read_state(&mut &frozen["state-restored"][..]).unwrap() == restored);
     assert!(codec::read_state(&mut &frozen["state-bucket"][..]).unwrap() == bucket);
     assert!(codec::read_state(&mut &frozen["state-raised"][..]).unwrap() == raised);
+    assert!(codec::read_state(&mut &frozen["state-audited"][..]).unwrap() == audited);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
 }

@@ -1,6 +1,7 @@
 //! Tests of the replicated state through its one door, `apply`. Each invariant has a function of
 //! its own, named after it, that fails when the check is taken out of the product.
 
+mod audit;
 mod bucket;
 mod clusters;
 mod codec;

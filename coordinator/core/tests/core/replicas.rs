@@ -104,6 +104,7 @@ fn invariant_r3_a_refusal_moves_log_time_and_nothing_else() {
     let before = world.state.clone();
     let request = Request {
         session: None,
+        sender: None,
         time: LogTime::from_millis(2_000_000),
         command: crate::scenario::register(1),
     };

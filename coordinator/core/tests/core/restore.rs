@@ -57,12 +57,18 @@ fn send(world: &mut World, bytes: &[u8]) {
     }
 }
 
-pub(crate) fn restored(snapshot: &State, old: &[u64]) -> World {
+/// A new fleet that has all of the snapshot, and the command that lets it take effect.
+pub(crate) fn ready(snapshot: &State, old: &[u64]) -> (World, Command) {
     let bytes = state_bytes(snapshot);
     let mut world = new_fleet();
     world.ok(begin(lease(RESTORE), &bytes, old));
     send(&mut world, &bytes);
-    assert_eq!(world.ok(finish()), Outcome::Restored { generation: 1 });
+    (world, finish())
+}
+
+pub(crate) fn restored(snapshot: &State, old: &[u64]) -> World {
+    let (mut world, finish) = ready(snapshot, old);
+    assert_eq!(world.ok(finish), Outcome::Restored { generation: 1 });
     world
 }
 

@@ -96,7 +96,8 @@ impl World {
     }
 
     pub(crate) fn request(&self, command: Command) -> Request {
-        Request { session: None, time: LogTime::from_millis(self.now_ms), command }
+        let time = LogTime::from_millis(self.now_ms);
+        Request { session: None, time, sender: None, command }
     }
 
     pub(crate) fn apply(&mut self, request: &Request) -> Applied {

@@ -15,7 +15,7 @@ use super::super::wire::{
     array_or_none, id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes,
     put_or_none, word,
 };
-use super::super::{DecodeError, bucket};
+use super::super::{DecodeError, audit, bucket};
 use super::joining::WireJoinToken;
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
@@ -27,7 +27,7 @@ use crate::state::State;
 pub(super) struct WireRow {
     #[prost(
         oneof = "Row",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32, 40, 41, 42"
     )]
     pub(super) row: Option<Row>,
 }
@@ -73,6 +73,13 @@ pub(super) enum Row {
     Authority(WireAuthority),
     #[prost(message, tag = "21")]
     JoinToken(WireJoinToken),
+    #[prost(message, tag = "40")]
+    AuditLog(audit::WireLog),
+    /// An encoded entry after the last closed segment.
+    #[prost(bytes = "vec", tag = "41")]
+    AuditEntry(Vec<u8>),
+    #[prost(message, tag = "42")]
+    AuditPending(audit::WirePending),
 }
 
 #[derive(Clone, PartialEq, Message)]
