@@ -3,7 +3,7 @@
 //! recorded is decided in `coordinator_core`.
 //!
 //! Who acts is found out once, where a request is authenticated, and goes with it to the log by
-//! itself ([`Asked`]): no handler can forget it.
+//! itself (`Asked`): no handler can forget it.
 
 mod book;
 mod keep;
