@@ -198,7 +198,9 @@ impl Inside {
             self.start_node(node);
         }
         self.status_when("every node runs at the newest level", |status| {
-            status.level == 2 && status.nodes.iter().all(|node| node.reachable)
+            // The fleet is founded at that level.
+            let is_founded = status.level == 2 && !status.fleet_name.is_empty();
+            is_founded && status.nodes.iter().all(|node| node.reachable)
         })
         .await;
     }

@@ -164,15 +164,23 @@ async fn invariant_a1_an_offline_export_passes_over_a_damaged_log_and_says_so() 
     let mut fleet = Fleet::start_with(settings).await;
     let mut harbour = RawCluster::register(&fleet, "harbour").await;
     let mut points = 0;
-    let has_snapshot = |fleet: &Fleet| {
+    // The last index that a snapshot of node 1 covers, as its file's name says.
+    let covered = |fleet: &Fleet| {
         let found = std::fs::read_dir(fleet.node(1).data().join("snapshots")).expect("there");
-        found.flatten().any(|file| file.path().extension().is_some_and(|e| e == "snap"))
+        let names = found.flatten().map(|file| file.file_name().into_string().expect("a name"));
+        let indexes = names.filter_map(|name| {
+            let (_, index) = name.strip_suffix(".snap")?.split_once('-')?;
+            u64::from_str_radix(index, 16).ok()
+        });
+        indexes.max().unwrap_or(0)
     };
-    // Until a snapshot covers a point or two.
-    until("node 1 has a snapshot", async || {
+    let mut first = None;
+    until("a snapshot of node 1 covers a point", async || {
         points += 1;
-        harbour.backup(&fleet.address(1), &[Content::file("a", &noise(2_000, points))]).await;
-        (points > 3 && has_snapshot(&fleet)).then_some(())
+        let contents = [Content::file("a", &noise(2_000, points))];
+        let point = harbour.backup(&fleet.address(1), &contents).await;
+        let first = *first.get_or_insert(point.log_index);
+        (points > 3 && covered(&fleet) >= first).then_some(())
     })
     .await;
     fleet.stop_all().await;
