@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proto::identity::{Party as Who, Role};
 use proto::{ApiError, v1};
 use proto_types::env::{Clock, Random, SystemClock, SystemRandom};
-use proto_types::{BundleId, ClusterId, Epoch, FleetId, PointStatement, Sequence};
+use proto_types::{BundleId, ClusterId, Code, Epoch, FleetId, PointStatement, Sequence};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -443,11 +443,26 @@ impl Sending {
     }
 }
 
-/// Reads a bundle whole from one coordinator.
+/// Reads a bundle whole from one coordinator. One that is fetching it this very moment says `BUSY`,
+/// and is asked again, as clients do.
 ///
 /// # Errors
 /// The coordinator's refusal.
 pub async fn read_bundle(
+    party: &Party,
+    address: &str,
+    bundle: BundleId,
+) -> Result<Vec<u8>, ApiError> {
+    crate::wait::until("the coordinator has fetched the bundle", async || {
+        match read_bundle_once(party, address, bundle).await {
+            Err(error) if error.code() == Code::Busy => None,
+            read => Some(read),
+        }
+    })
+    .await
+}
+
+async fn read_bundle_once(
     party: &Party,
     address: &str,
     bundle: BundleId,
