@@ -42,11 +42,11 @@ fn codec_refuses_other_versions_and_nothing() {
 
 #[test]
 fn codec_refuses_what_it_does_not_know() {
-    // A command of a newer program (tag 62), an unknown field beside a known command, an unknown
+    // A command of a newer program (tag 500), an unknown field beside a known command, an unknown
     // outcome, and a row of an unknown kind.
-    let unknown_command = [1, 0x18, 5, 0xf2, 0x03, 0];
+    let unknown_command = [1, 0x18, 5, 0xa2, 0x1f, 0];
     let mut unknown_field = codec::encode_request(&requests()[0].1);
-    unknown_field.extend([0x28, 1]);
+    unknown_field.extend([0x78, 1]);
     for bytes in [&unknown_command[..], &unknown_field] {
         let error = codec::decode_request(bytes).unwrap_err();
         assert!(matches!(error, DecodeError::Unknown { .. }), "{error:?}");
