@@ -25,6 +25,7 @@ use crate::home::HomeError;
 use crate::point_store::StoreError;
 use crate::sources::SourceError;
 
+pub(crate) use engine::Mirrors;
 pub use engine::{BackupRequest, Engine, EngineStatus};
 
 /// Why a backup did not end in an acknowledged point.

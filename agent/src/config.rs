@@ -7,7 +7,8 @@ use proto::tls::TlsFiles;
 use proto_types::{Code, check_cluster_name};
 use serde::Deserialize;
 
-use crate::patterns::Patterns;
+use crate::kubernetes::{Connection, Policy};
+use crate::patterns::{Patterns, Selection};
 
 /// An agent's configuration, checked.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct SourceConfig {
 pub enum SourceKind {
     /// A directory tree.
     Directory(DirectoryConfig),
+    /// A Kubernetes cluster.
+    Kubernetes(KubernetesConfig),
 }
 
 /// A directory tree as a source. Patterns match paths relative to `path`.
@@ -66,6 +69,17 @@ pub struct DirectoryConfig {
     pub include: Patterns,
     /// What to leave out.
     pub exclude: Patterns,
+}
+
+/// A Kubernetes cluster as a source.
+#[derive(Debug, Clone)]
+pub struct KubernetesConfig {
+    /// How it is reached.
+    pub connection: Connection,
+    /// What is taken of it.
+    pub policy: Policy,
+    /// Whether every change is backed up within seconds.
+    pub on_change: bool,
 }
 
 /// Why a configuration cannot be used.
@@ -126,13 +140,20 @@ struct RawConfig {
 struct RawSource {
     kind: String,
     name: Option<String>,
-    path: PathBuf,
+    path: Option<PathBuf>,
     #[serde(default)]
     keys: Vec<String>,
     #[serde(default)]
     include: Vec<String>,
     #[serde(default)]
     exclude: Vec<String>,
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+    labels: Option<String>,
+    #[serde(default)]
+    status: Vec<String>,
+    everything: Option<bool>,
+    on_change: Option<bool>,
 }
 
 impl Config {
@@ -169,7 +190,8 @@ impl Config {
         }
         let state_dir = base.join(raw.state_dir);
         let sources = check_sources(base, raw.sources, &mut problems);
-        for SourceConfig { kind: SourceKind::Directory(directory), .. } in &sources {
+        for source in &sources {
+            let SourceKind::Directory(directory) = &source.kind else { continue };
             if state_dir.starts_with(&directory.path) {
                 problems.push(format!(
                     "state_dir: it lies in the source {}, which would back up its own keys and \
@@ -207,7 +229,7 @@ fn check_sources(
     }
     let mut sources: Vec<SourceConfig> = Vec::new();
     for source in raw {
-        let name = source.name.unwrap_or_else(|| source.kind.clone());
+        let name = source.name.clone().unwrap_or_else(|| source.kind.clone());
         if check_cluster_name(&name).is_err() {
             problems.push(format!(
                 "sources.name: {name:?}: use 1 to 63 lower-case letters, digits and hyphens"
@@ -218,27 +240,77 @@ fn check_sources(
                 "sources.name: two sources are called {name:?}: give each its own name"
             ));
         }
-        if source.kind != "directory" {
-            problems.push(format!(
-                "sources.kind: {:?} is unknown: this version knows \"directory\"",
-                source.kind
-            ));
-        }
-        let mut patterns = |key: &str, globs: &[String]| {
-            Patterns::new(globs).unwrap_or_else(|error| {
-                problems.push(format!("sources.{key}: {error}"));
-                Patterns::default()
-            })
+        let kind = match source.kind.as_str() {
+            "directory" => check_directory(base, source, problems),
+            "kubernetes" => check_kubernetes(base, source, problems),
+            other => {
+                problems.push(format!(
+                    "sources.kind: {other:?} is unknown: this version knows \"directory\" and \
+                     \"kubernetes\""
+                ));
+                continue;
+            }
         };
-        let directory = DirectoryConfig {
-            keys: patterns("keys", &source.keys),
-            include: patterns("include", &source.include),
-            exclude: patterns("exclude", &source.exclude),
-            path: base.join(source.path),
-        };
-        sources.push(SourceConfig { name, kind: SourceKind::Directory(directory) });
+        sources.push(SourceConfig { name, kind });
     }
     sources
+}
+
+fn patterns(key: &str, globs: &[String], problems: &mut Vec<String>) -> Patterns {
+    Patterns::new(globs).unwrap_or_else(|error| {
+        problems.push(format!("sources.{key}: {error}"));
+        Patterns::default()
+    })
+}
+
+/// Keys that a kind of source does not have.
+fn check_foreign(kind: &str, keys: &[(&str, bool)], problems: &mut Vec<String>) {
+    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
+        problems
+            .push(format!("sources.{key}: a source of kind {kind:?} has no such key: remove it"));
+    }
+}
+
+fn check_directory(base: &Path, source: RawSource, problems: &mut Vec<String>) -> SourceKind {
+    let foreign = [
+        ("kubeconfig", source.kubeconfig.is_some()),
+        ("context", source.context.is_some()),
+        ("labels", source.labels.is_some()),
+        ("status", !source.status.is_empty()),
+        ("everything", source.everything.is_some()),
+        ("on_change", source.on_change.is_some()),
+    ];
+    check_foreign("directory", &foreign, problems);
+    if source.path.is_none() {
+        problems.push("sources.path: it is missing: say which directory".to_owned());
+    }
+    SourceKind::Directory(DirectoryConfig {
+        keys: patterns("keys", &source.keys, problems),
+        include: patterns("include", &source.include, problems),
+        exclude: patterns("exclude", &source.exclude, problems),
+        path: base.join(source.path.unwrap_or_default()),
+    })
+}
+
+fn check_kubernetes(base: &Path, source: RawSource, problems: &mut Vec<String>) -> SourceKind {
+    check_foreign("kubernetes", &[("path", source.path.is_some())], problems);
+    if source.context.is_some() && source.kubeconfig.is_none() {
+        problems.push("sources.context: it needs a kubeconfig: add one".to_owned());
+    }
+    let policy = Policy {
+        selection: Selection {
+            include: patterns("include", &source.include, problems),
+            exclude: patterns("exclude", &source.exclude, problems),
+        },
+        keys: patterns("keys", &source.keys, problems),
+        status: patterns("status", &source.status, problems),
+        labels: source.labels.unwrap_or_default(),
+        everything: source.everything.unwrap_or(false),
+    };
+    let kubeconfig = source.kubeconfig.map(|path| base.join(path));
+    let connection = Connection { kubeconfig, context: source.context };
+    let on_change = source.on_change.unwrap_or(true);
+    SourceKind::Kubernetes(KubernetesConfig { connection, policy, on_change })
 }
 
 fn is_address(text: &str) -> bool {

@@ -33,7 +33,7 @@ fn config_paths_are_relative_to_the_file() {
     assert_eq!(config.upload.limit_bytes_per_second, 5);
     assert_eq!(config.sources.len(), 1);
     assert_eq!(config.sources[0].name, "directory");
-    let SourceKind::Directory(directory) = &config.sources[0].kind;
+    let SourceKind::Directory(directory) = &config.sources[0].kind else { panic!("a directory") };
     assert_eq!(directory.path, Path::new("/etc/cluster"));
     assert!(directory.keys.matches(b"secrets/a/b"));
 }

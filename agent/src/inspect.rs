@@ -207,6 +207,7 @@ impl ShownItem {
                 ItemKind::File => "file",
                 ItemKind::Directory => "directory",
                 ItemKind::Symlink => "symlink",
+                ItemKind::Object => "object",
                 ItemKind::Other(_) => "other",
             },
             size: item.size,

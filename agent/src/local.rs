@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::backup::{BackupError, BackupRequest, Engine, EngineStatus};
-use crate::progress::{Phase, Progress, ProgressEvent};
+use crate::progress::{NoProgress, Phase, Progress, ProgressEvent};
 
 /// Events between a backup and a listener that may be slow; what does not fit is dropped, for
 /// progress is information only. The last message has a place of its own.
@@ -76,6 +76,13 @@ impl Local {
         result
     }
 
+    /// Backs up what changed in followed clusters.
+    pub(crate) async fn back_up_changes(&self) -> Result<(), BackupError> {
+        let mut engine = self.engine.lock().await;
+        let request = BackupRequest { changes_only: true, ..BackupRequest::default() };
+        self.back_up(&mut engine, request, Arc::new(NoProgress)).await.map(drop)
+    }
+
     /// Ends the engine well, once its backup has ended.
     pub(crate) async fn close(&self) {
         self.engine.lock().await.close().await;
@@ -131,6 +138,7 @@ impl LocalAgent for Local {
         let request = BackupRequest {
             limit_bytes_per_second: request.limit_bytes_per_second,
             full: request.full,
+            changes_only: false,
         };
         let progress =
             Arc::new(Teller { events, env: self.env.clone(), told: Mutex::new((0, Phase::Done)) });

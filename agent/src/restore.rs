@@ -28,7 +28,7 @@ pub use diff::{ItemDiff, diff};
 pub use plan::{Action, ConflictPolicy, PlanTotals, PlannedItem, Reason, RestorePlan};
 
 use observe::{Observer, Rights};
-pub(crate) use safety::is_safety_manifest;
+pub(crate) use safety::{is_safety_manifest, make_of_objects as safety_of_objects};
 use target::{Excuses, ReadBack, Target};
 
 /// What to restore and how.
@@ -281,6 +281,7 @@ fn kind(item: &bundle::Item) -> &'static str {
         bundle::ItemKind::File => "file",
         bundle::ItemKind::Directory => "directory",
         bundle::ItemKind::Symlink => "symlink",
+        bundle::ItemKind::Object => "object",
         bundle::ItemKind::Other(_) => "other",
     }
 }

@@ -18,6 +18,7 @@ use crate::backup::{BackupError, Engine};
 use crate::config::Config;
 use crate::home::{Home, HomeError, load_recovery_public};
 use crate::local::{self, Local, SocketError};
+use crate::on_change;
 
 const SESSION_DELAY_MIN: Duration = Duration::from_millis(500);
 const SESSION_DELAY_MAX: Duration = Duration::from_secs(30);
@@ -74,13 +75,16 @@ pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Resul
     let client = FleetClient::new(env.clone(), config.coordinators.clone(), &tls, policy)?;
     let socket = config.socket.clone();
     let cluster = config.cluster.clone();
+    let sources = config.sources.clone();
     let engine =
         Engine::new(config, env.clone(), home, client, recovery).map_err(AgentError::Fatal)?;
+    let mirrors = engine.mirrors().clone();
     let listener = local::listen(&socket)?;
 
     let stop = shutdown.child_token();
     let (fatal, mut fatals) = mpsc::channel(1);
-    let service = Local::new(cluster.clone(), env, engine, stop.clone(), fatal);
+    let service = Local::new(cluster.clone(), env.clone(), engine, stop.clone(), fatal);
+    on_change::follow_all(&sources, &mirrors, &env, &stop);
     tracing::info!(cluster, socket = %socket.display(), "agent_ready");
     let serving = tonic::transport::Server::builder()
         .add_service(LocalAgentServer::new(service.clone()))
@@ -88,6 +92,7 @@ pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Resul
     let watching = async {
         let ended = tokio::select! {
             result = keep_session(&service) => result.map_err(AgentError::Fatal),
+            error = on_change::keep(&service, &mirrors) => Err(AgentError::Fatal(error)),
             Some(error) = fatals.recv() => Err(AgentError::Fatal(error)),
             () = stop.cancelled() => Ok(()),
         };

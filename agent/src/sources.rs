@@ -21,6 +21,19 @@ pub enum EntryKind {
     Directory,
     /// A symbolic link.
     Symlink,
+    /// A Kubernetes object, its JSON in normal form.
+    Object,
+}
+
+/// Where an entry's content goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Compressed into the config bundle.
+    Config,
+    /// Padded into the config bundle, so that its length tells little.
+    Secret,
+    /// Into the key bundle.
+    KeyBundle,
 }
 
 /// Seconds and nanoseconds, as file systems keep them.
@@ -65,8 +78,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// As listed.
     pub stat: Stat,
-    /// Whether its content goes into the key bundle.
-    pub secret: bool,
+    /// Where its content goes.
+    pub place: Place,
 }
 
 /// An extended attribute.
@@ -91,6 +104,8 @@ pub enum Trouble {
     Special,
     /// Extended attributes could not be read.
     AttributesUnreadable,
+    /// The agent's account lacks a right.
+    Forbidden,
 }
 
 /// What a source has.
@@ -115,14 +130,31 @@ pub enum SourceError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Its API server cannot be asked.
+    #[error("cannot read the source {name}: {failure}")]
+    Api {
+        /// The source's label.
+        name: String,
+        /// What is wrong.
+        failure: crate::kubernetes::ApiFailure,
+    },
 }
 
 impl SourceError {
+    /// The label of the source that is out of reach.
+    #[must_use]
+    pub fn source_name(&self) -> &str {
+        match self {
+            Self::Root { name, .. } | Self::Api { name, .. } => name,
+        }
+    }
+
     /// The stable code of this error.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
             Self::Root { .. } => Code::LocalIo,
+            Self::Api { failure, .. } => failure.code(),
         }
     }
 }

@@ -218,7 +218,9 @@ pub enum ItemKind {
     Directory,
     /// A symbolic link.
     Symlink,
-    /// A kind that a newer program wrote, by its number, from 4.
+    /// A Kubernetes object: a sequence of bytes, its JSON in normal form.
+    Object,
+    /// A kind that a newer program wrote, by its number, from 5.
     Other(u32),
 }
 
@@ -314,6 +316,14 @@ impl Piece {
     }
 }
 
+impl ItemKind {
+    /// Whether the item is a sequence of bytes, which a directory keeps as a file.
+    #[must_use]
+    pub const fn is_bytes(self) -> bool {
+        matches!(self, Self::File | Self::Object)
+    }
+}
+
 impl Item {
     /// Whether the contents are equal: same bytes, wherever they are stored.
     #[must_use]
@@ -343,7 +353,7 @@ impl Item {
         if !(1..=MAX_SOURCE_BYTES).contains(&self.key.source.len()) {
             return Some("its source's label is empty or too long");
         }
-        if matches!(self.kind, ItemKind::Other(number) if number < 4) {
+        if matches!(self.kind, ItemKind::Other(number) if number < 5) {
             return Some("its kind is not a number of another kind");
         }
         if self.modified.nanos >= 1_000_000_000 {

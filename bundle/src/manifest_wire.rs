@@ -192,6 +192,7 @@ impl<'a> ManifestWriter<'a> {
                 ItemKind::File => 1,
                 ItemKind::Directory => 2,
                 ItemKind::Symlink => 3,
+                ItemKind::Object => 4,
                 ItemKind::Other(number) => number,
             },
             mode: item.mode,
@@ -381,6 +382,7 @@ impl Head {
             1 => ItemKind::File,
             2 => ItemKind::Directory,
             3 => ItemKind::Symlink,
+            4 => ItemKind::Object,
             number => ItemKind::Other(number),
         };
         Ok(Item {

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::error::CliError;
 use crate::verbs::{
     agent, audit, backup, cluster, coordinator, finding, fleet, key, node, restore, snapshot,
-    status,
+    source, status,
 };
 use crate::{dev, exit_codes};
 
@@ -108,6 +108,9 @@ pub enum Command {
     Backup(backup::Verb),
     /// Bring back a recovery point, whole or in part
     Restore(restore::RestoreArgs),
+    /// Find what a cluster offers to be backed up
+    #[command(subcommand)]
+    Source(source::Verb),
     /// Save the coordinators' state to a file, and check such files
     #[command(subcommand)]
     Snapshot(snapshot::Verb),

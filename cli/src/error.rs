@@ -148,6 +148,8 @@ from_errors!(
     agent::export::ExportError,
     agent::heads::HeadsError,
     agent::home::HomeError,
+    agent::kubernetes::ApiFailure,
+    agent::kubernetes::restore::KubeError,
     agent::opened::PointError,
     agent::point_store::StoreError,
     coordinator::config::ConfigError,
@@ -230,6 +232,7 @@ const fn usual_remedy(code: Code) -> Option<&'static str> {
         | Code::BadSignature
         | Code::WrongCluster
         | Code::NotEqual
+        | Code::Partial
         | Code::KeyMissing
         | Code::KeyTooShort
         | Code::LevelTooLow

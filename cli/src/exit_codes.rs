@@ -9,7 +9,7 @@ Exit codes:
   3  not reachable or busy, try again (UNAVAILABLE, BUSY, DEADLINE_EXCEEDED, ADDRESS_IN_USE)
   4  refused (PERMISSION_DENIED, STALE_EPOCH, KEY_BUNDLE_INCOMPLETE, ALREADY_EXISTS, ...)
   5  not found (CLUSTER_NOT_FOUND, POINT_NOT_FOUND, BUNDLE_NOT_FOUND, NOTHING_MATCHES)
-  6  damaged or not proved (DAMAGED, BAD_SIGNATURE, ROLLBACK, NOT_EQUAL, ...)
+  6  damaged, not proved or not whole (DAMAGED, BAD_SIGNATURE, ROLLBACK, NOT_EQUAL, PARTIAL, ...)
   7  wrong or missing key (WRONG_KEY, KEY_MISSING, KEY_TOO_SHORT)
   8  something is in the way at the target (CONFLICT)
   9  out of resources (NO_SPACE, RESOURCE_EXHAUSTED)
@@ -36,6 +36,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(named, 26);
+        assert_eq!(named, 27);
     }
 }

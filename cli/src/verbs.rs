@@ -14,4 +14,5 @@ pub mod node;
 pub mod opening;
 pub mod restore;
 pub mod snapshot;
+pub mod source;
 pub mod status;

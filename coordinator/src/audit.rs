@@ -109,6 +109,7 @@ pub(crate) const fn is_refusal(code: Code) -> bool {
         | Code::WrongCluster
         | Code::Rollback
         | Code::NotEqual
+        | Code::Partial
         | Code::WrongKey
         | Code::KeyMissing
         | Code::KeyTooShort

@@ -85,7 +85,7 @@ const fn grpc_code(code: Code) -> tonic::Code {
         | Code::PointNotFound
         | Code::BundleNotFound
         | Code::NothingMatches => tonic::Code::NotFound,
-        Code::Damaged | Code::NotEqual => tonic::Code::DataLoss,
+        Code::Damaged | Code::NotEqual | Code::Partial => tonic::Code::DataLoss,
         Code::UnsupportedVersion => tonic::Code::Unimplemented,
     }
 }

@@ -35,6 +35,21 @@ impl Agent {
     /// # Panics
     /// When a step fails.
     pub async fn enrol(fleet: &Fleet, cluster: &str, source: &Path, keys: &[&str]) -> Self {
+        let quoted: Vec<String> = keys.iter().map(|text| format!("{text:?}")).collect();
+        let tables = format!(
+            "[[sources]]\nkind = \"directory\"\npath = \"{}\"\nkeys = [{}]\n",
+            source.display(),
+            quoted.join(", ")
+        );
+        Self::enrol_with(fleet, cluster, source, &tables).await
+    }
+
+    /// The same with other sources, as they stand in its config; `source` is a directory among
+    /// them, or any path.
+    ///
+    /// # Panics
+    /// When a step fails.
+    pub async fn enrol_with(fleet: &Fleet, cluster: &str, source: &Path, tables: &str) -> Self {
         let directory = fleet.directory().join(format!("agent-{cluster}"));
         let admin = fleet.operator(Role::Admin);
         let operator = fleet.directory().join("operator");
@@ -55,14 +70,12 @@ impl Agent {
         let config = format!(
             "cluster = \"{cluster}\"\ncoordinators = [{}]\nstate_dir = \".\"\n\
              recovery_key = \"{}\"\n[tls]\nca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n\
-             [[sources]]\nkind = \"directory\"\npath = \"{}\"\nkeys = [{}]\n",
+             {tables}",
             quoted(&addresses),
             recovery.display(),
             tls.ca.display(),
             tls.certificate.display(),
             tls.key.display(),
-            source.display(),
-            quoted(keys),
         );
         std::fs::write(directory.join("agent.toml"), config).expect("a file can be made");
         let cluster = cluster.to_owned();

@@ -17,7 +17,7 @@ pub fn kube_prometheus() -> Option<PathBuf> {
 }
 
 /// What some tests need beyond a Linux machine, each there or in words why not.
-pub fn conditions() -> [Result<(), String>; 4] {
+pub fn conditions() -> [Result<(), String>; 5] {
     let here = tempfile::tempdir().expect("a directory can be made");
     [
         kube_prometheus().map(drop).ok_or_else(|| {
@@ -32,6 +32,7 @@ pub fn conditions() -> [Result<(), String>; 4] {
             "hosts_three_*: network namespaces are not permitted to this user".to_owned()
         }),
         systemd_analyze().map_err(|why| format!("units_are_accepted_*: {why}")),
+        crate::kube::available().map_err(|why| format!("kubernetes_*: {why}")),
     ]
 }
 

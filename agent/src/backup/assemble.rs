@@ -11,7 +11,7 @@ use super::decide::Usage;
 use super::hints::Hint;
 use super::previous::Previous;
 use super::seal::{KnownBlobs, SealOutput};
-use crate::sources::{Entry, EntryKind, Timestamp};
+use crate::sources::{Entry, EntryKind, Place, Timestamp};
 
 /// File systems stamp changes with a clock that ticks every 4 to 10 ms. What changed so shortly
 /// before it was read may change again under the same stamp, so its `stat` proves nothing.
@@ -61,7 +61,9 @@ impl Survey {
             }
             survey.likely[place] = Some(at);
             let hint = previous.hints.get(at).copied().flatten();
-            if hint == Some(Hint::of(&entry.stat)) && keeps_its_place(item, entry.secret) {
+            if hint == Some(Hint::of(&entry.stat))
+                && keeps_its_place(item, entry.place == Place::KeyBundle)
+            {
                 survey.reuse[place] = Some(at);
             }
         }
@@ -214,6 +216,7 @@ fn looks_like(item: &Item, entry: &Entry) -> bool {
     let stat = &entry.stat;
     let kind = match entry.kind {
         EntryKind::File => item.kind == ItemKind::File && item.size == stat.size,
+        EntryKind::Object => item.kind == ItemKind::Object && item.size == stat.size,
         EntryKind::Directory => item.kind == ItemKind::Directory,
         EntryKind::Symlink => item.kind == ItemKind::Symlink,
     };

@@ -27,7 +27,7 @@ fn stat() -> Stat {
 }
 
 fn entry(path: &str) -> Entry {
-    Entry { path: path.into(), kind: EntryKind::File, stat: stat(), secret: false }
+    Entry { path: path.into(), kind: EntryKind::File, stat: stat(), place: Place::Config }
 }
 
 fn item(path: &str, bundle: BundleId, blob: u8) -> Item {
@@ -97,7 +97,7 @@ fn survey_reuses_only_what_stood_still() {
     assert_eq!(moved(|e| e.stat.inode = 5), None);
     assert_eq!(moved(|e| e.kind = EntryKind::Symlink), None);
     // The patterns for keys changed: its content has to move into the key bundle.
-    assert_eq!(moved(|e| e.secret = true), None);
+    assert_eq!(moved(|e| e.place = Place::KeyBundle), None);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! told. State is put back only after an acknowledgement; any error drops it, and the next backup
 //! begins by asking the fleet where it stands. The steps of one backup are in `run`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bundle::RecoveryPublic;
@@ -19,13 +20,14 @@ use super::notebook::Notebook;
 use super::previous::{Head, Previous, Shelf};
 use super::run::Run;
 use super::{BackupError, opening};
-use crate::config::Config;
+use crate::config::{Config, SourceConfig, SourceKind};
 use crate::heads::KnownHeads;
 use crate::home::Home;
+use crate::kubernetes::Mirror;
 use crate::opened::check_head;
 use crate::point_store::{Offered, PointInfo};
 use crate::progress::{Phase, Progress, ProgressEvent};
-use crate::sources::{SourceError, Trouble};
+use crate::sources::Trouble;
 
 /// What is asked of a backup.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +36,8 @@ pub struct BackupRequest {
     pub limit_bytes_per_second: u64,
     /// A full manifest and fresh sealed bytes.
     pub full: bool,
+    /// Clusters are not listed: what their watches told is enough.
+    pub changes_only: bool,
 }
 
 /// Where an engine stands, for whoever asks.
@@ -55,6 +59,19 @@ pub(super) struct Session {
     pub(super) next_sequence: Sequence,
 }
 
+/// Clusters that are followed, by source.
+pub(crate) type Mirrors = BTreeMap<String, Arc<Mirror>>;
+
+fn followed(config: &Config, env: &Env) -> Mirrors {
+    let mirror = |source: &SourceConfig| match &source.kind {
+        SourceKind::Kubernetes(kubernetes) if kubernetes.on_change => {
+            Some((source.name.clone(), Arc::new(Mirror::new(env.clock.clone()))))
+        }
+        SourceKind::Kubernetes(_) | SourceKind::Directory(_) => None,
+    };
+    config.sources.iter().filter_map(mirror).collect()
+}
+
 /// Makes backups of one cluster.
 pub struct Engine {
     pub(super) config: Config,
@@ -63,6 +80,8 @@ pub struct Engine {
     pub(super) client: Arc<FleetClient>,
     pub(super) recovery: RecoveryPublic,
     pub(super) hints: Arc<Hints>,
+    /// Clusters that are followed, by source.
+    pub(super) mirrors: Mirrors,
     /// Kept through errors: opening it again would fence off a newer agent.
     session: Option<Session>,
     /// Whether `previous` is known to be where the fleet stands.
@@ -98,6 +117,7 @@ impl Engine {
         let mut config = config;
         // Manifests are sorted by source.
         config.sources.sort_by(|a, b| a.name.cmp(&b.name));
+        let mirrors = followed(&config, &env);
         Ok(Self {
             config,
             env,
@@ -105,6 +125,7 @@ impl Engine {
             client,
             recovery,
             hints: Arc::new(hints),
+            mirrors,
             session: None,
             synced: false,
             previous: None,
@@ -114,6 +135,11 @@ impl Engine {
             runs: 0,
             status: EngineStatus::default(),
         })
+    }
+
+    /// Clusters that are followed, by source.
+    pub(crate) const fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
     }
 
     /// Where it stands.
@@ -364,11 +390,11 @@ impl Engine {
         {
             tracing::warn!(%error, "the spool could not be cleared");
         }
-        if let Err(BackupError::Source(SourceError::Root { name, .. })) = &result {
+        if let Err(BackupError::Source(error)) = &result {
             // What was reported of the others still stands.
             let mut troubles =
                 self.reported.clone().map(|(troubles, _)| troubles).unwrap_or_default();
-            troubles.insert((name.clone(), Trouble::OutOfReach), 1);
+            troubles.insert((error.source_name().to_owned(), Trouble::OutOfReach), 1);
             self.report(troubles).await;
         }
         let (point, previous, troubles) = result?;

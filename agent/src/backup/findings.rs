@@ -9,12 +9,13 @@ use proto_types::Sequence;
 
 use crate::sources::Trouble;
 
-const KINDS: [Trouble; 5] = [
+const KINDS: [Trouble; 6] = [
     Trouble::OutOfReach,
     Trouble::Unreadable,
     Trouble::ChangedWhileRead,
     Trouble::Special,
     Trouble::AttributesUnreadable,
+    Trouble::Forbidden,
 ];
 
 /// How often each kind of trouble occurred, per source.
@@ -50,6 +51,7 @@ pub(crate) fn unproved(troubles: &Troubles, source: &str) -> Option<String> {
         (of(Trouble::Unreadable), "unreadable"),
         (of(Trouble::ChangedWhileRead), "changed while read"),
         (of(Trouble::AttributesUnreadable), "with unreadable attributes"),
+        (of(Trouble::Forbidden), "kinds forbidden"),
     ]
     .into_iter()
     .filter(|(count, _)| *count > 0)
@@ -115,6 +117,7 @@ const fn kind(trouble: Trouble) -> &'static str {
         Trouble::ChangedWhileRead => "source-changed-while-read",
         Trouble::Special => "source-special-file",
         Trouble::AttributesUnreadable => "source-attributes-unreadable",
+        Trouble::Forbidden => "source-forbidden",
     }
 }
 
@@ -145,6 +148,12 @@ const fn words(trouble: Trouble) -> (Severity, &'static str, &'static str) {
             "items were kept without their extended attributes",
             "let the agent's user read them; the agent's log names them",
         ),
+        Trouble::Forbidden => (
+            Severity::Critical,
+            "kinds of objects may not be listed by the agent's account and are not in the newest \
+             point",
+            "grant what `strongroom agent rbac` prints; the agent's log names verb and resource",
+        ),
     }
 }
 
@@ -168,7 +177,7 @@ mod tests {
         assert_eq!(kinds, [("source-unreadable", "conf"), ("source-special-file", "conf")]);
         assert!(raise[0].message.starts_with("2 items could not be read"));
         assert!(raise.iter().all(|f| !f.message.contains("secret") && !f.remedy.is_empty()));
-        assert_eq!(clear.len(), 8);
+        assert_eq!(clear.len(), 10);
         assert_eq!(unproved(&troubles, "conf").as_deref(), Some("2 unreadable"));
         assert_eq!(unproved(&troubles, "keys"), None);
     }

@@ -19,6 +19,7 @@ use super::findings::{self, Troubles};
 use super::previous::Previous;
 use super::seal::{self, SealInput};
 use crate::config::SourceKind;
+use crate::kubernetes::KubernetesSource;
 use crate::progress::{Phase, Progress, ProgressEvent};
 use crate::sources::{DirectorySource, Entry, Listing, Source, Trouble};
 
@@ -83,14 +84,23 @@ impl Run<'_> {
 
     async fn list(&self) -> Result<(Vec<Arc<dyn Source>>, Vec<Listing>), BackupError> {
         let configs = self.engine.config.sources.clone();
+        let mirrors = self.request.changes_only.then(|| self.engine.mirrors.clone());
         let listed = self.engine.env.blocking("list sources", move || {
             let mut sources: Vec<Arc<dyn Source>> = Vec::new();
             let mut listings = Vec::new();
             for config in &configs {
-                let SourceKind::Directory(directory) = &config.kind;
-                let source = DirectorySource::open(&config.name, directory)?;
+                let source: Arc<dyn Source> = match &config.kind {
+                    SourceKind::Directory(directory) => {
+                        Arc::new(DirectorySource::open(&config.name, directory)?)
+                    }
+                    SourceKind::Kubernetes(kubernetes) => {
+                        let mirror =
+                            mirrors.as_ref().and_then(|all| all.get(&config.name).cloned());
+                        Arc::new(KubernetesSource::open(&config.name, kubernetes, mirror)?)
+                    }
+                };
                 listings.push(source.list()?);
-                sources.push(Arc::new(source));
+                sources.push(source);
             }
             Ok::<_, crate::sources::SourceError>((sources, listings))
         });

@@ -20,7 +20,9 @@ use zeroize::Zeroizing;
 
 use super::BackupError;
 use crate::progress::{Phase, Progress, ProgressEvent};
-use crate::sources::{Attribute, Entry, EntryKind, PieceData, ReadError, Source, Stat, Trouble};
+use crate::sources::{
+    Attribute, Entry, EntryKind, PieceData, Place, ReadError, Source, Stat, Trouble,
+};
 
 /// Plaintext of one batch.
 const BATCH_BYTES: usize = 2 << 20;
@@ -100,6 +102,7 @@ impl SealOutput {
             key: ItemKey { source: source.to_owned(), path: entry.path.clone() },
             kind: match entry.kind {
                 EntryKind::File => ItemKind::File,
+                EntryKind::Object => ItemKind::Object,
                 EntryKind::Directory => ItemKind::Directory,
                 EntryKind::Symlink => ItemKind::Symlink,
             },
@@ -257,7 +260,7 @@ impl Line<'_> {
         };
         self.collected[index].push((collected, 0));
         let result = match entry.kind {
-            EntryKind::File => self.read_file(index, item, source, entry)?,
+            EntryKind::File | EntryKind::Object => self.read_file(index, item, source, entry)?,
             EntryKind::Directory => Ok(()),
             EntryKind::Symlink => source.link_target(entry).map(|target| {
                 self.collected[index][item].0.link_target = target;
@@ -315,11 +318,11 @@ impl Line<'_> {
                     Err(error) => return Ok(Err(error)),
                 };
                 let slot = Slot { source: source_index, item, piece, reading };
-                let pending = self.take(slot, data, entry.secret)?;
+                let pending = self.take(slot, data, entry.place)?;
                 self.collected[source_index][item].0.pieces.push(pending);
                 piece += 1;
             }
-            match crate::sources::directory::attributes_of(content.file()) {
+            match content.attributes() {
                 Ok(found) => self.collected[source_index][item].0.attributes = found,
                 Err(_) => self.trouble(source_index, Trouble::AttributesUnreadable, entry),
             }
@@ -333,7 +336,7 @@ impl Line<'_> {
         Ok(Ok(()))
     }
 
-    fn take(&mut self, slot: Slot, data: PieceData, secret: bool) -> Result<Pending, BackupError> {
+    fn take(&mut self, slot: Slot, data: PieceData, place: Place) -> Result<Pending, BackupError> {
         let bytes = match data {
             PieceData::Hole(len) => {
                 self.event.bytes_done += len;
@@ -342,7 +345,7 @@ impl Line<'_> {
             PieceData::Bytes(bytes) => bytes,
         };
         self.event.bytes_done += bytes.len() as u64;
-        if secret && self.input.secrets_apart {
+        if place == Place::KeyBundle && self.input.secrets_apart {
             self.secret_bytes += bytes.len() as u64;
             if self.secret_bytes > SECRET_BYTES_MAX {
                 return Err(BackupError::SecretsTooLarge { limit: SECRET_BYTES_MAX });
@@ -352,7 +355,10 @@ impl Line<'_> {
             return Ok(Pending::Secret { id, plain_len });
         }
         self.batch_bytes += bytes.len();
-        let encoding = if secret { Encoding::Secret } else { Encoding::Compress };
+        let encoding = match place {
+            Place::Config => Encoding::Compress,
+            Place::Secret | Place::KeyBundle => Encoding::Secret,
+        };
         self.batch.push(Job { slot, bytes, encoding });
         if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOBS {
             self.send()?;

@@ -124,7 +124,7 @@ impl Work {
         (0..self.plan.items.len()).filter_map(|at| {
             let (planned, item) = self.planned(at);
             let leads = self.leader(item).is_none_or(|leader| leader == at);
-            (item.kind == ItemKind::File && writes_content(planned) && leads).then_some((at, item))
+            (item.kind.is_bytes() && writes_content(planned) && leads).then_some((at, item))
         })
     }
 
@@ -257,12 +257,12 @@ impl Work {
             }
             let replace = planned.action == Action::Overwrite;
             match (item.kind, self.leader(item)) {
-                (ItemKind::File, Some(leader)) if leader != at => {
+                (ItemKind::File | ItemKind::Object, Some(leader)) if leader != at => {
                     let leader = &self.plan.items[leader].path;
                     target.hard_link(leader, &planned.path, item, &self.keyring, replace)?;
                     self.tell(0);
                 }
-                (ItemKind::File, _) if !writes_content(planned) => {
+                (ItemKind::File | ItemKind::Object, _) if !writes_content(planned) => {
                     target.adjust(&planned.path, item, &self.keyring)?;
                     self.tell(0);
                 }
@@ -274,7 +274,10 @@ impl Work {
                     target.adjust(&planned.path, item, &self.keyring)?;
                     self.tell(0);
                 }
-                (ItemKind::File | ItemKind::Directory | ItemKind::Other(_), _) => {}
+                (
+                    ItemKind::File | ItemKind::Object | ItemKind::Directory | ItemKind::Other(_),
+                    _,
+                ) => {}
             }
         }
         Ok(())

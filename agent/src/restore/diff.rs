@@ -112,7 +112,7 @@ fn show_as_text(differing: &[PlannedItem], items: &[Item]) -> Vec<usize> {
         .map(|planned| planned.index)
         .filter(|index| {
             let item = &items[*index];
-            let fits = item.kind == ItemKind::File
+            let fits = item.kind.is_bytes()
                 && item.size <= TEXT_BYTES_MAX
                 && total + item.size <= TEXTS_BYTES_MAX
                 && !is_secret(item);

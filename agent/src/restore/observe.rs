@@ -129,7 +129,7 @@ impl<'k> Observer<'k> {
         let found = stat(&raw);
         let excuse = self.excuses.get(path).cloned().unwrap_or_default();
         match (FileType::from_raw_mode(raw.st_mode), item.kind) {
-            (FileType::RegularFile, ItemKind::File) => {
+            (FileType::RegularFile, ItemKind::File | ItemKind::Object) => {
                 self.file(item, &found, &directory, name, &excuse)
             }
             (FileType::Symlink, ItemKind::Symlink) => {
@@ -304,7 +304,9 @@ pub(crate) fn attribute_changes(
         changes.push(format!("modified {from} -> {to}"));
     }
     let there = match item.kind {
-        ItemKind::File => root.file(path).ok().and_then(|file| attributes_of(file).ok()),
+        ItemKind::File | ItemKind::Object => {
+            root.file(path).ok().and_then(|file| attributes_of(file).ok())
+        }
         ItemKind::Directory => root.directory(path).ok().and_then(|fd| attributes_of(fd).ok()),
         ItemKind::Symlink | ItemKind::Other(_) => None,
     };

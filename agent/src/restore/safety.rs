@@ -2,26 +2,28 @@
 //! point's own keys into an export beside the target. It opens with the same KEK or recovery key.
 //! It is no recovery point: its manifest says so, and names the restored point as predecessor.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bundle::{Form, Identity, Location, Manifest, Piece, Proof, ProofState, Totals};
 use proto_types::{BundleKind, LogTime};
+use zeroize::Zeroizing;
 
 use super::plan::{Action, PlannedItem, RestorePlan};
 use super::target::Kept;
 use super::{RestoreError, RestoreOptions};
 use crate::backup::BackupError;
-use crate::backup::seal::{self, KnownBlobs, SealInput};
+use crate::backup::seal::{self, KnownBlobs, SealInput, SealOutput};
 use crate::config::DirectoryConfig;
 use crate::export::{ExportKind, ExportWriter};
+use crate::kubernetes::HeldSource;
 use crate::opened::{OpenedPoint, PointError};
 use crate::patterns::Patterns;
 use crate::point_store::{BundleEntry, PointInfo, ProofInfo, read_small};
 use crate::progress::Progress;
-use crate::sources::{DirectorySource, Entry, EntryKind, Source, Trouble};
+use crate::sources::{DirectorySource, Entry, EntryKind, Place, Source, Trouble};
 
 const SOURCE: &str = "safety";
 const REASON: &str = "what a restore overwrote; not a recovery point";
@@ -50,52 +52,36 @@ pub(super) async fn make(
     options: &RestoreOptions,
     progress: &Arc<dyn Progress>,
 ) -> Result<Safety, RestoreError> {
-    let store = point.store();
-    let info = point.info().clone();
-    let small =
-        |id, kind| async move { read_small(&**store, id, kind).await.map_err(PointError::from) };
-    let keys = small(info.key_bundle, BundleKind::Key).await?;
-    let wraps = small(info.wraps, BundleKind::Wraps).await?;
-    let now = point.env().clock.now();
-    let identity = Identity {
-        fleet: info.fleet,
-        cluster: info.cluster,
-        lineage: point.keyring().lineage(),
-        sequence: info.sequence,
-        epoch: info.epoch,
-        created: now,
-    };
-    let out = safety_path(options, &info, now);
-    let mut spool = OsString::from(&out);
-    spool.push(".spool");
-    let job = Job {
-        input: SealInput {
-            env: point.env().clone(),
-            keyring: point.keyring().clone(),
-            identity,
-            known: Arc::new(KnownBlobs::new()),
-            spool: spool.into(),
-            progress: progress.clone(),
-            bytes_total: 0,
-            secrets_apart: false,
-        },
-        to: options.to.clone(),
-        overwritten: overwritten(point, plan),
-        info,
-        keys,
-        wraps,
-        out: out.clone(),
-    };
+    let out = safety_path(options, point.info(), point.env().clock.now());
+    let job = Job::new(point, out.clone(), progress).await?;
+    let (to, overwritten) = (options.to.clone(), overwritten(point, plan));
     let kept = point
         .env()
         .blocking("make a safety file", move || {
-            let made = job.run();
+            let made = job.run(&to, &overwritten);
             // Sealed bytes only; there when anything was sealed.
             let _ = std::fs::remove_file(&job.input.spool);
             made
         })
         .await??;
     Ok(Safety { path: out, kept })
+}
+
+/// The same of objects of a cluster, which are at hand already.
+pub(crate) async fn make_of_objects(
+    point: &OpenedPoint,
+    contents: BTreeMap<Vec<u8>, (Place, Zeroizing<Vec<u8>>)>,
+    out: PathBuf,
+    progress: &Arc<dyn Progress>,
+) -> Result<(), RestoreError> {
+    let job = Job::new(point, out, progress).await?;
+    let made = point.env().blocking("make a safety file", move || {
+        let made = job.seal_objects(contents);
+        // Sealed bytes only; there when anything was sealed.
+        let _ = std::fs::remove_file(&job.input.spool);
+        made
+    });
+    made.await?
 }
 
 fn safety_path(options: &RestoreOptions, info: &PointInfo, now: LogTime) -> PathBuf {
@@ -114,25 +100,25 @@ fn safety_path(options: &RestoreOptions, info: &PointInfo, now: LogTime) -> Path
 }
 
 /// What will be overwritten, and whether the point holds it as a secret.
-fn overwritten(point: &OpenedPoint, plan: &RestorePlan) -> Vec<(PlannedItem, bool)> {
+fn overwritten(point: &OpenedPoint, plan: &RestorePlan) -> Vec<(PlannedItem, Place)> {
     let items = &point.manifest().items;
-    let secret = |planned: &PlannedItem| {
-        items[planned.index]
-            .content
-            .iter()
-            .any(|piece| matches!(piece, Piece::Blob { location: Location::Key, .. }))
+    let place = |planned: &PlannedItem| {
+        let is_secret =
+            |piece: &Piece| matches!(piece, Piece::Blob { location: Location::Key, .. });
+        match items[planned.index].content.iter().any(is_secret) {
+            true => Place::KeyBundle,
+            false => Place::Config,
+        }
     };
     plan.items
         .iter()
         .filter(|planned| planned.action == Action::Overwrite)
-        .map(|planned| (planned.clone(), secret(planned)))
+        .map(|planned| (planned.clone(), place(planned)))
         .collect()
 }
 
 struct Job {
     input: SealInput,
-    to: PathBuf,
-    overwritten: Vec<(PlannedItem, bool)>,
     info: PointInfo,
     keys: Vec<u8>,
     wraps: Vec<u8>,
@@ -140,22 +126,72 @@ struct Job {
 }
 
 impl Job {
-    fn run(&self) -> Result<HashMap<Vec<u8>, Kept>, RestoreError> {
+    async fn new(
+        point: &OpenedPoint,
+        out: PathBuf,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Self, RestoreError> {
+        let store = point.store();
+        let info = point.info().clone();
+        let small = |id, kind| async move {
+            read_small(&**store, id, kind).await.map_err(PointError::from)
+        };
+        let keys = small(info.key_bundle, BundleKind::Key).await?;
+        let wraps = small(info.wraps, BundleKind::Wraps).await?;
+        let identity = Identity {
+            fleet: info.fleet,
+            cluster: info.cluster,
+            lineage: point.keyring().lineage(),
+            sequence: info.sequence,
+            epoch: info.epoch,
+            created: point.env().clock.now(),
+        };
+        let mut spool = OsString::from(&out);
+        spool.push(".spool");
+        let input = SealInput {
+            env: point.env().clone(),
+            keyring: point.keyring().clone(),
+            identity,
+            known: Arc::new(KnownBlobs::new()),
+            spool: spool.into(),
+            progress: progress.clone(),
+            bytes_total: 0,
+            secrets_apart: false,
+        };
+        Ok(Self { input, info, keys, wraps, out })
+    }
+
+    fn seal_objects(
+        &self,
+        contents: BTreeMap<Vec<u8>, (Place, Zeroizing<Vec<u8>>)>,
+    ) -> Result<(), RestoreError> {
+        let held = HeldSource::new(SOURCE, contents);
+        let entries = held.entries();
+        let source: Arc<dyn Source> = Arc::new(held);
+        let output =
+            seal::seal(&self.input, &[(source, entries)]).map_err(RestoreError::SafetySeal)?;
+        self.finish(&output)
+    }
+
+    fn run(
+        &self,
+        to: &Path,
+        overwritten: &[(PlannedItem, Place)],
+    ) -> Result<HashMap<Vec<u8>, Kept>, RestoreError> {
         let config = DirectoryConfig {
-            path: self.to.clone(),
+            path: to.to_owned(),
             keys: Patterns::default(),
             include: Patterns::default(),
             exclude: Patterns::default(),
         };
         let seal_failed = |error: BackupError| RestoreError::SafetySeal(error);
         let source = DirectorySource::open(SOURCE, &config).map_err(|e| seal_failed(e.into()))?;
-        let entries = self
-            .overwritten
+        let entries = overwritten
             .iter()
-            .map(|(planned, secret)| {
-                source.entry(&planned.path).map(|entry| Entry { secret: *secret, ..entry }).map_err(
+            .map(|(planned, place)| {
+                source.entry(&planned.path).map(|entry| Entry { place: *place, ..entry }).map_err(
                     |source| RestoreError::Observe {
-                        path: super::target::place(&self.to, &planned.path),
+                        path: super::target::place(to, &planned.path),
                         source,
                     },
                 )
@@ -167,22 +203,29 @@ impl Job {
         let lost = output.troubles.iter().flatten().find(|(t, _)| *t != Trouble::ChangedWhileRead);
         if let Some((_, path)) = lost {
             return Err(RestoreError::Observe {
-                path: super::target::place(&self.to, path),
+                path: super::target::place(to, path),
                 source: std::io::Error::other("it cannot be read, so no safety copy can be made"),
             });
         }
         let collected = || output.collected.iter().flatten();
         // What vanished while it was read may be back by the time it is overwritten.
         let has = |path: &[u8]| collected().any(|read| read.entry.path == path);
-        if collected().count() != self.overwritten.len() {
-            let gone = self.overwritten.iter().find(|(planned, _)| !has(&planned.path));
+        if collected().count() != overwritten.len() {
+            let gone = overwritten.iter().find(|(planned, _)| !has(&planned.path));
             let path = gone.map_or(&b""[..], |(planned, _)| &planned.path);
-            return Err(RestoreError::TargetChanged { path: super::target::place(&self.to, path) });
+            return Err(RestoreError::TargetChanged { path: super::target::place(to, path) });
         }
         let kept = collected()
             .filter(|read| read.entry.kind != EntryKind::Directory)
             .map(|read| (read.entry.path.clone(), Kept::of(&read.entry.stat)))
             .collect();
+        self.finish(&output)?;
+        Ok(kept)
+    }
+
+    /// The manifest of what was sealed, and the file.
+    fn finish(&self, output: &SealOutput) -> Result<(), RestoreError> {
+        let seal_failed = |error: BackupError| RestoreError::SafetySeal(error);
         let items = output
             .collected
             .iter()
@@ -221,8 +264,7 @@ impl Job {
         info.bundles.push(entry(info.key_bundle, "key", self.keys.len() as u64));
         info.bundles.push(entry(info.wraps, "wraps", self.wraps.len() as u64));
         self.write(&info, config.map(|(_, path)| path.as_path()), &bytes)
-            .map_err(RestoreError::SafetyWrite)?;
-        Ok(kept)
+            .map_err(RestoreError::SafetyWrite)
     }
 
     fn describe(&self, manifest: &Manifest) -> PointInfo {

@@ -408,7 +408,7 @@ impl Target {
                 self.check_kept(&parent, name, path)?;
                 self.link_attributes(&parent, name, path, item)
             }
-            ItemKind::File | ItemKind::Other(_) => {
+            ItemKind::File | ItemKind::Object | ItemKind::Other(_) => {
                 let file = self.root.file(path).map_err(&failed)?;
                 // What is open is what is changed, whatever gets its name meanwhile.
                 let raw = rustix::fs::fstat(&file).map_err(failed)?;

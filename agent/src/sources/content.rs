@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read};
 use rustix::fs::SeekFrom;
 use zeroize::Zeroizing;
 
-use super::{ReadError, Stat, directory};
+use super::{Attribute, ReadError, Stat, directory};
 
 /// Big files are cut at multiples of this.
 pub const PIECE_BYTES: u64 = 1 << 20;
@@ -20,8 +20,74 @@ pub enum PieceData {
     Hole(u64),
 }
 
-/// A file that is being read.
+/// What is being read: a file, or bytes that a source holds already.
 pub struct Content {
+    from: From,
+}
+
+enum From {
+    File(FileContent),
+    Held { stat: Stat, bytes: Zeroizing<Vec<u8>>, offset: usize },
+}
+
+impl Content {
+    pub(super) fn new(file: File) -> Result<Self, ReadError> {
+        Ok(Self { from: From::File(FileContent::new(file)?) })
+    }
+
+    /// Bytes that a source holds already.
+    pub(crate) const fn held(stat: Stat, bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self { from: From::Held { stat, bytes, offset: 0 } }
+    }
+
+    /// The attributes when it was opened.
+    #[must_use]
+    pub const fn stat(&self) -> &Stat {
+        match &self.from {
+            From::File(file) => &file.before,
+            From::Held { stat, .. } => stat,
+        }
+    }
+
+    /// Its extended attributes.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn attributes(&self) -> Result<Vec<Attribute>, ReadError> {
+        match &self.from {
+            From::File(file) => directory::attributes_of(&file.file),
+            From::Held { .. } => Ok(Vec::new()),
+        }
+    }
+
+    /// The next piece, `None` at the end.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub fn next_piece(&mut self) -> Result<Option<PieceData>, ReadError> {
+        let (bytes, offset) = match &mut self.from {
+            From::File(file) => return file.next_piece(),
+            From::Held { bytes, offset, .. } => (bytes, offset),
+        };
+        let want = usize::try_from(PIECE_BYTES).unwrap_or(usize::MAX);
+        let piece: Vec<u8> = bytes.iter().skip(*offset).take(want).copied().collect();
+        *offset += piece.len();
+        Ok((!piece.is_empty()).then(|| PieceData::Bytes(Zeroizing::new(piece))))
+    }
+
+    /// Whether it is still what it was at the beginning.
+    ///
+    /// # Errors
+    /// When a file cannot be asked.
+    pub fn stood_still(&self) -> Result<bool, ReadError> {
+        match &self.from {
+            From::File(file) => file.stood_still(),
+            From::Held { .. } => Ok(true),
+        }
+    }
+}
+
+struct FileContent {
     file: File,
     before: Stat,
     offset: u64,
@@ -31,8 +97,8 @@ pub struct Content {
     grown: bool,
 }
 
-impl Content {
-    pub(super) fn new(file: File) -> Result<Self, ReadError> {
+impl FileContent {
+    fn new(file: File) -> Result<Self, ReadError> {
         let raw = rustix::fs::fstat(&file)?;
         let before = directory::stat(&raw);
         // Fewer blocks on disk than bytes in the file: there must be holes.
@@ -40,23 +106,7 @@ impl Content {
         Ok(Self { file, before, offset: 0, next_data: None, sparse, grown: false })
     }
 
-    /// The file's attributes when it was opened.
-    #[must_use]
-    pub const fn stat(&self) -> &Stat {
-        &self.before
-    }
-
-    /// The open file, for its extended attributes.
-    #[must_use]
-    pub const fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// The next piece, `None` at the end.
-    ///
-    /// # Errors
-    /// When reading fails.
-    pub fn next_piece(&mut self) -> Result<Option<PieceData>, ReadError> {
+    fn next_piece(&mut self) -> Result<Option<PieceData>, ReadError> {
         let left = self.before.size.saturating_sub(self.offset);
         if left == 0 {
             return Ok(None);
@@ -83,10 +133,7 @@ impl Content {
     }
 
     /// Whether size, modification and change time are still those of the beginning.
-    ///
-    /// # Errors
-    /// When the file cannot be asked.
-    pub fn stood_still(&self) -> Result<bool, ReadError> {
+    fn stood_still(&self) -> Result<bool, ReadError> {
         let after = directory::stat(&rustix::fs::fstat(&self.file)?);
         let before = &self.before;
         Ok(!self.grown

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::{
-    Attribute, Content, Entry, EntryKind, Listing, ReadError, Source, SourceError, Stat, Timestamp,
-    Trouble,
+    Attribute, Content, Entry, EntryKind, Listing, Place, ReadError, Source, SourceError, Stat,
+    Timestamp, Trouble,
 };
 use crate::beneath::{Root, split};
 use crate::config::DirectoryConfig;
@@ -62,8 +62,16 @@ impl DirectorySource {
             statat(self.root.directory(parent)?, name, AtFlags::SYMLINK_NOFOLLOW)?
         };
         let kind = entry_kind(&raw).ok_or(std::io::ErrorKind::Unsupported)?;
-        let secret = kind == EntryKind::File && self.keys.matches(path);
-        Ok(Entry { path: path.to_vec(), kind, stat: stat(&raw), secret })
+        let place = self.place(path, kind);
+        Ok(Entry { path: path.to_vec(), kind, stat: stat(&raw), place })
+    }
+
+    /// Where an entry's content goes.
+    fn place(&self, path: &[u8], kind: EntryKind) -> Place {
+        match kind == EntryKind::File && self.keys.matches(path) {
+            true => Place::KeyBundle,
+            false => Place::Config,
+        }
     }
 
     fn error(&self, error: rustix::io::Errno) -> SourceError {
@@ -114,8 +122,8 @@ impl DirectorySource {
             below.push(path.clone());
         }
         if self.selection.chooses(&path) {
-            let secret = kind == EntryKind::File && self.keys.matches(&path);
-            listing.entries.push(Entry { path, kind, stat: stat(raw), secret });
+            let place = self.place(&path, kind);
+            listing.entries.push(Entry { path, kind, stat: stat(raw), place });
         }
     }
 
@@ -139,7 +147,12 @@ impl DirectorySource {
             match self.root.directory(&path).and_then(|fd| rustix::fs::fstat(&fd)) {
                 Ok(raw) => {
                     let kind = EntryKind::Directory;
-                    listing.entries.push(Entry { path, kind, stat: stat(&raw), secret: false });
+                    listing.entries.push(Entry {
+                        path,
+                        kind,
+                        stat: stat(&raw),
+                        place: Place::Config,
+                    });
                 }
                 Err(error) if path.is_empty() => return Err(self.error(error)),
                 Err(_) => listing.troubles.push((Trouble::Unreadable, path)),
@@ -180,8 +193,8 @@ impl Source for DirectorySource {
             rustix::io::Errno::LOOP => ReadError::Vanished,
             other => other.into(),
         })?;
+        let raw = rustix::fs::fstat(&file)?;
         let content = Content::new(file)?;
-        let raw = rustix::fs::fstat(content.file())?;
         if FileType::from_raw_mode(raw.st_mode) == FileType::RegularFile {
             Ok(content)
         } else {
@@ -191,6 +204,7 @@ impl Source for DirectorySource {
 
     fn attributes(&self, entry: &Entry) -> Result<Vec<Attribute>, ReadError> {
         match entry.kind {
+            EntryKind::Object => Ok(Vec::new()),
             EntryKind::File => attributes_of(self.root.file(&entry.path)?),
             EntryKind::Directory => attributes_of(self.root.directory(&entry.path)?),
             // Linux keeps user attributes on files and directories only.

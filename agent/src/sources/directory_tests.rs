@@ -45,7 +45,8 @@ fn directory_lists_every_kind_sorted_without_following_links() {
     use EntryKind::{Directory, File, Symlink};
     assert_eq!(kinds, [Directory, Directory, Directory, File, Symlink, Symlink, File]);
     assert_eq!(listing.troubles, [(Trouble::Special, b"fifo".to_vec())]);
-    let secrets: Vec<bool> = listing.entries.iter().map(|entry| entry.secret).collect();
+    let secrets: Vec<bool> =
+        listing.entries.iter().map(|entry| entry.place == Place::KeyBundle).collect();
     assert_eq!(secrets, [false, false, false, true, false, false, false]);
     assert_eq!(source.link_target(&listing.entries[5]).unwrap(), b"nowhere");
 }

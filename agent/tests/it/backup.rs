@@ -338,7 +338,7 @@ async fn backup_and_restore_renew_their_leases_while_they_work() {
     std::fs::write(story.source().join("large"), noise).unwrap();
     story.fleet.lock().faults.lease_millis = Some(90);
     story.fleet.take_calls();
-    let request = BackupRequest { limit_bytes_per_second: 1 << 20, full: false };
+    let request = BackupRequest { limit_bytes_per_second: 1 << 20, ..BackupRequest::default() };
     let engine = story.engine.as_mut().unwrap();
     engine.run(request, Arc::new(NoProgress)).await.unwrap();
     let renewals = story.fleet.take_calls().get("renew_upload").copied().unwrap_or(0);

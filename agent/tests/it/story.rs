@@ -85,7 +85,7 @@ impl Story {
     }
 
     pub(crate) async fn try_backup(&mut self, full: bool) -> Result<v1::Point, BackupError> {
-        let request = BackupRequest { limit_bytes_per_second: 0, full };
+        let request = BackupRequest { full, ..BackupRequest::default() };
         self.engine.as_mut().unwrap().run(request, Arc::new(NoProgress)).await
     }
 

@@ -132,7 +132,7 @@ fn manifests_that_contradict_themselves_are_refused() {
         ("twice", |manifest| manifest.items[1] = manifest.items[0].clone()),
         ("no source", |manifest| manifest.items[0].key.source.clear()),
         ("nanoseconds", |manifest| manifest.items[0].modified.nanos = 1_000_000_000),
-        ("other kind", |manifest| manifest.items[7].kind = ItemKind::Other(3)),
+        ("other kind", |manifest| manifest.items[7].kind = ItemKind::Other(4)),
         ("group zero", |manifest| manifest.items[0].hard_link = Some(0)),
         ("link target of a file", |manifest| manifest.items[1].link_target = b"x".to_vec()),
         ("no link target", |manifest| manifest.items[6].link_target.clear()),
@@ -313,7 +313,8 @@ fn any_item() -> impl Strategy<Value = Item> {
         Just(ItemKind::File),
         Just(ItemKind::Directory),
         Just(ItemKind::Symlink),
-        (4..u32::MAX).prop_map(ItemKind::Other)
+        Just(ItemKind::Object),
+        (5..u32::MAX).prop_map(ItemKind::Other)
     ];
     (
         ("[a-c]{1,2}", bytes(8), kind),

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use agent::config::{KubernetesConfig, SourceKind};
+use agent::kubernetes::{Account, Api, Connection, Kinds};
 use agent::shown;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::shutdown;
 
 /// Verbs of an agent.
@@ -17,6 +19,8 @@ pub enum Verb {
     Init(InitArgs),
     /// Run until SIGINT or SIGTERM
     Run(RunArgs),
+    /// Print the rights that a cluster's agent needs, as objects for `kubectl apply`
+    Rbac(RbacArgs),
 }
 
 /// Arguments of `agent init`.
@@ -38,6 +42,35 @@ pub struct RunArgs {
     pub stop_with_stdin: bool,
 }
 
+/// Arguments of `agent rbac`.
+#[derive(Debug, Args)]
+pub struct RbacArgs {
+    /// The agent's config file, which says what it backs up; the cluster is asked by its
+    /// kubeconfig which kinds it serves
+    #[arg(long, env = "STRONGROOM_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Another kubeconfig for that question
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubernetes source, where there are several
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Name of the account, its role and its binding
+    #[arg(long, value_name = "NAME", default_value = "strongroom-agent")]
+    pub name: String,
+    /// Namespace of the account
+    #[arg(long, value_name = "NAME", default_value = "strongroom")]
+    pub namespace: String,
+    /// Also what a restore needs
+    #[arg(long)]
+    pub restore: bool,
+}
+
+#[derive(Serialize)]
+struct RbacView {
+    objects: Vec<serde_json::Value>,
+}
+
 #[derive(Serialize)]
 struct InitView {
     kek: PathBuf,
@@ -50,6 +83,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::Init(arguments) => init(&arguments, context),
         Verb::Run(arguments) => serve(arguments, context).await,
+        Verb::Rbac(arguments) => rbac(arguments, context).await,
     }
 }
 
@@ -72,6 +106,41 @@ fn init(arguments: &InitArgs, context: &Context) -> Result<()> {
             view.signing_public_key
         )
     })
+}
+
+async fn rbac(arguments: RbacArgs, context: &Context) -> Result<()> {
+    let config = agent::config::Config::load(&arguments.config)?;
+    let mut sources = config.sources.iter().filter_map(|source| match &source.kind {
+        SourceKind::Kubernetes(kubernetes) => Some((&source.name, kubernetes)),
+        SourceKind::Directory(_) => None,
+    });
+    let wanted = |(name, _): &(&String, &KubernetesConfig)| {
+        arguments.source.as_ref().is_none_or(|wanted| wanted == *name)
+    };
+    let (_, source) = sources.find(wanted).ok_or_else(|| {
+        CliError::usage("the config has no such source of kind \"kubernetes\"")
+            .with_remedy("name one with --source")
+    })?;
+    let connection = match &arguments.kubeconfig {
+        Some(path) => Connection { kubeconfig: Some(path.clone()), context: None },
+        None => source.connection.clone(),
+    };
+    let api = Api::connect(&connection).await?;
+    let kinds = Kinds::discover(&api).await?;
+    let account = Account {
+        name: arguments.name,
+        namespace: arguments.namespace,
+        restores: arguments.restore,
+    };
+    let objects = agent::kubernetes::rbac(&source.policy, kinds.listable(), &account);
+    let mut text = String::new();
+    for object in &objects {
+        let yaml = serde_saphyr::to_string(object).map_err(|error| {
+            CliError::new(proto_types::Code::Internal, format!("no YAML: {error}"))
+        })?;
+        text.push_str(&format!("---\n{}\n", yaml.trim_end()));
+    }
+    context.screen.show(&RbacView { objects }, |_| text)
 }
 
 async fn serve(arguments: RunArgs, context: &Context) -> Result<()> {

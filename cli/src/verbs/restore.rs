@@ -1,6 +1,8 @@
 //! `strongroom restore`: brings back a recovery point, whole or in part, from the fleet or from an
 //! exported file. The plan is made and shown before anything is touched (invariant P1).
 
+mod kubernetes;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use proto::v1::ReadPurpose;
 use proto_types::{ByteCount, LogTime, PointName, Sequence};
 use serde::Serialize;
 
+use self::kubernetes::KubernetesArgs;
 use super::opening::{Found, KeyArgs, TrustView, in_file, in_fleet};
 use crate::context::Context;
 use crate::error::{CliError, Result};
@@ -47,8 +50,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "FILE", required_unless_present_any = ["cluster", "point"])]
     pub from: Option<PathBuf>,
     /// Directory to restore into; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    pub to: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "to_kubernetes")]
+    pub to: Option<PathBuf>,
+    #[command(flatten)]
+    kubernetes: KubernetesArgs,
     #[command(flatten)]
     key: KeyArgs,
     /// Restore only what matches; may stand several times
@@ -78,16 +83,23 @@ pub enum OnConflict {
     Skip,
     /// Replace it, after a sealed safety file was made of it.
     Overwrite,
+    /// In a cluster: the same, and where a field cannot be changed, delete the object and make it
+    /// anew.
+    Recreate,
     /// Refuse before anything is touched.
     Fail,
 }
 
-impl From<OnConflict> for ConflictPolicy {
-    fn from(policy: OnConflict) -> Self {
-        match policy {
-            OnConflict::Skip => Self::Skip,
-            OnConflict::Overwrite => Self::Overwrite,
-            OnConflict::Fail => Self::Fail,
+impl OnConflict {
+    /// The policy for a directory, where nothing needs to be recreated.
+    fn of_directory(self) -> Result<ConflictPolicy> {
+        match self {
+            Self::Skip => Ok(ConflictPolicy::Skip),
+            Self::Overwrite => Ok(ConflictPolicy::Overwrite),
+            Self::Fail => Ok(ConflictPolicy::Fail),
+            Self::Recreate => {
+                Err(CliError::usage("--on-conflict recreate is for --to-kubernetes: use overwrite"))
+            }
         }
     }
 }
@@ -122,11 +134,15 @@ struct PlanView<'a> {
 pub(crate) async fn run(arguments: RestoreArgs, context: &Context) -> Result<()> {
     // All that can be wrong on this machine is found before the fleet is asked.
     let key = arguments.key.read()?;
+    if arguments.kubernetes.to_kubernetes {
+        return kubernetes::run(&arguments, &key, context).await;
+    }
+    let to = arguments.to.clone().ok_or_else(|| CliError::usage("give --to DIR"))?;
     let options = RestoreOptions {
-        to: arguments.to.clone(),
+        to,
         include: patterns("--include", &arguments.include)?,
         exclude: patterns("--exclude", &arguments.exclude)?,
-        on_conflict: arguments.on_conflict.into(),
+        on_conflict: arguments.on_conflict.of_directory()?,
         safety_directory: arguments.safety_dir.clone(),
     };
     let found = find(&arguments, context).await?;
@@ -208,7 +224,7 @@ async fn restore(
         point: format!("{}@{}", opened.info().cluster_name, opened.info().sequence),
         committed: when::rfc3339(opened.info().committed_ms),
         taken: when::rfc3339(opened.info().taken_ms),
-        to: &arguments.to,
+        to: &options.to,
         changed: report.is_some() && !plan.changes_nothing(),
         trust,
         not_proved: not_proved(opened),

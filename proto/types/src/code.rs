@@ -105,6 +105,8 @@ codes! {
     Rollback = "ROLLBACK", retry false, exit 6;
     /// What was restored or opened does not equal the manifest.
     NotEqual = "NOT_EQUAL", retry false, exit 6;
+    /// Some of it was done and some could not be; the report says what.
+    Partial = "PARTIAL", retry false, exit 6;
     /// The key is not the one this was sealed to.
     WrongKey = "WRONG_KEY", retry false, exit 7;
     /// The key file is missing.
