@@ -216,6 +216,19 @@ async fn kubernetes_prometheus_comes_back_into_an_empty_cluster_with_the_recover
         objects.push(object);
     }
     assert!(objects.len() > 90, "{} objects", objects.len());
+    // An application that says of itself where it is.
+    let binding = json!({"apiVersion": "appcatalog.appscode.com/v1alpha1", "kind": "AppBinding",
+        "metadata": {"name": "vault", "namespace": "default"},
+        "spec": {"type": "kubevault.com/vault", "clientConfig":
+            {"service": {"name": "vault", "scheme": "https", "port": 8200}}}});
+    server.apply(&path_of(&binding, &plural), &binding).await;
+    objects.push(binding);
+    let admin = server.kubeconfig("admin");
+    let admin = admin.to_str().expect("test paths are UTF-8");
+    let found = agent.cli.json(&["source", "discover", "--kubeconfig", admin]).await;
+    let application = &found["applications"][0];
+    assert_eq!((&application["name"], &application["source"]), (&json!("vault"), &json!("vault")));
+    assert_eq!(application["address"], "https://vault.default.svc:8200");
     assert_eq!(agent.backup().await, 1);
 
     // Another cluster, empty, without any controller.

@@ -183,7 +183,7 @@ impl KubeServer {
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--token-auth-file={}", file("tokens.csv")),
             "--authorization-mode=RBAC".to_owned(),
-            format!("--service-account-key-file={}", file("accounts.key")),
+            format!("--service-account-key-file={}", file("accounts.pub")),
             format!("--service-account-signing-key-file={}", file("accounts.key")),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
@@ -400,4 +400,5 @@ fn make_files(directory: &Path) {
     write("server.key", server_key.serialize_pem());
     let accounts = KeyPair::generate().expect("a key can be made");
     write("accounts.key", accounts.serialize_pem());
+    write("accounts.pub", accounts.public_key_pem());
 }

@@ -166,8 +166,8 @@ pub enum KubeError {
     },
     /// The plan has conflicts.
     #[error(
-        "{count} objects in the cluster are different, for example {example}: nothing was changed; \
-         choose --on-conflict skip, overwrite or recreate, and see --diff"
+        "the cluster holds other objects than the point in {count} places, for example {example}: \
+         nothing was changed; choose --on-conflict skip, overwrite or recreate, and see --diff"
     )]
     Conflicts {
         /// How many.

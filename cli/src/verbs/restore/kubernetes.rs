@@ -194,8 +194,8 @@ fn problem(report: &KubeReport, code: Code) -> CliError {
     let example = report.objects.iter().find(bad);
     let example = example.map(|o| format!("{} ({})", o.path, o.note)).unwrap_or_default();
     let words = match code {
-        Code::Partial => format!("{failed} objects were not restored"),
-        _ => format!("{unequal} objects are not equal to the point"),
+        Code::Partial => format!("objects that were not restored: {failed}"),
+        _ => format!("objects that are not equal to the point: {unequal}"),
     };
     CliError::new(code, format!("{words}, for example {example}"))
         .with_remedy("the report lists each; mend what they say and start the restore again")
