@@ -37,7 +37,7 @@ pub(crate) async fn items(agent: &Agent) -> Vec<(String, bool)> {
     let kek = kek.to_str().expect("test paths are UTF-8");
     let point = format!("{}@{}", agent.cluster, newest(agent).await);
     let shown = agent.cli.json(&["backup", "show", &point, "--kek", kek]).await;
-    let items = shown["items"].as_array().unwrap_or_else(|| panic!("no items in {shown}")).clone();
+    let items = shown["contents"].as_array().expect("contents").clone();
     let text = |item: &Value| item["path"].as_str().expect("a path").to_owned();
     items.iter().map(|item| (text(item), item["secret"] == Value::Bool(true))).collect()
 }
@@ -131,7 +131,11 @@ async fn kubernetes_printed_rights_are_enough_and_a_missing_one_is_named() {
     let (config, admin) = (agent.config(), server.kubeconfig("admin"));
     let text = |path: &std::path::Path| path.to_str().expect("test paths are UTF-8").to_owned();
     let (config, admin) = (text(&config), text(&admin));
-    let refused = agent.try_backup().await;
+    let refused = tests::wait::until("the agent takes a backup", async || {
+        let done = agent.try_backup().await;
+        (done.error().0 != "BUSY").then_some(done)
+    })
+    .await;
     assert_eq!(refused.error().0, "PERMISSION_DENIED", "{}", refused.stderr);
     assert!(refused.error().1.contains("may not get namespaces"), "{}", refused.stderr);
 

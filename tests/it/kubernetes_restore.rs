@@ -134,7 +134,12 @@ fn manifests(directory: &std::path::Path) -> Vec<Value> {
         let text = std::fs::read_to_string(&file).expect("the data is readable");
         let found: Vec<Value> = serde_saphyr::from_multiple(&text)
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        objects.extend(found.into_iter().filter(Value::is_object));
+        for object in found.into_iter().filter(Value::is_object) {
+            match object["items"].as_array() {
+                Some(items) => objects.extend(items.iter().cloned()),
+                None => objects.push(object),
+            }
+        }
     }
     objects
 }
