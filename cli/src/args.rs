@@ -107,7 +107,7 @@ pub enum Command {
     #[command(subcommand)]
     Backup(backup::Verb),
     /// Bring back a recovery point, whole or in part
-    Restore(restore::RestoreArgs),
+    Restore(Box<restore::RestoreArgs>),
     /// Find what a cluster offers to be backed up
     #[command(subcommand)]
     Source(source::Verb),

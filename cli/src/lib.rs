@@ -46,7 +46,7 @@ pub async fn run(cli: Cli, context: &Context) -> Result<()> {
         Command::Cluster(verb) => verbs::cluster::run(verb, context).await,
         Command::Status(arguments) => verbs::status::run(arguments, context).await,
         Command::Backup(verb) => verbs::backup::run(verb, context).await,
-        Command::Restore(arguments) => verbs::restore::run(arguments, context).await,
+        Command::Restore(arguments) => verbs::restore::run(*arguments, context).await,
         Command::Source(verb) => verbs::source::run(verb, context).await,
         Command::Snapshot(verb) => verbs::snapshot::run(verb, context).await,
         Command::Finding(verb) => verbs::finding::run(verb, context).await,
