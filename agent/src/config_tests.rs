@@ -75,3 +75,31 @@ fn config_reports_all_value_problems_together() {
     let error = Config::parse(Path::new("a.toml"), &text).unwrap_err().to_string();
     assert!(error.contains("cluster:") && error.contains("coordinators:"), "{error}");
 }
+
+#[test]
+fn config_of_a_kubernetes_source() {
+    let begin = GOOD.find("[[sources]]").unwrap();
+    let parse = |source: &str| {
+        let text = format!("{}[[sources]]\nkind = \"kubernetes\"\n{source}", &GOOD[..begin]);
+        Config::parse(Path::new("/conf/agent.toml"), &text)
+    };
+    let config = parse("").unwrap();
+    let SourceKind::Kubernetes(kubernetes) = &config.sources[0].kind else { panic!("a cluster") };
+    assert_eq!(kubernetes.connection, Connection::default());
+    assert!(kubernetes.on_change && !kubernetes.policy.everything);
+    let config = parse(
+        "name = \"prod\"\nkubeconfig = \"k\"\ncontext = \"c\"\non_change = false\nlabels = \"a=b\"\n",
+    );
+    let config = config.unwrap();
+    let SourceKind::Kubernetes(kubernetes) = &config.sources[0].kind else { panic!("a cluster") };
+    assert_eq!(kubernetes.connection.kubeconfig.as_deref(), Some(Path::new("/conf/k")));
+    assert_eq!((kubernetes.on_change, kubernetes.policy.labels.as_str()), (false, "a=b"));
+    for (source, expected) in [
+        ("path = \"/etc\"\n", "sources.path: a source of kind \"kubernetes\" has no such key"),
+        ("context = \"c\"\n", "sources.context: it needs a kubeconfig"),
+        ("keys = [\"a[\"]\n", "sources.keys: "),
+    ] {
+        let error = parse(source).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

@@ -297,3 +297,51 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(code: u16, message: &str, after: u32) -> Failure {
+        let status: Status = serde_json::from_value(json!({
+            "status": "Failure", "code": code, "message": message, "reason": "R",
+            "details": {"retryAfterSeconds": after},
+        }))
+        .unwrap();
+        let asked = Asked { verb: "list", resource: "secrets".to_owned() };
+        failure(::kube::Error::Api(Box::new(status)), &asked)
+    }
+
+    #[test]
+    fn kubernetes_refusals_are_told_apart_and_only_what_may_pass_is_asked_again() {
+        let missing = "secrets is forbidden: User \"a\" cannot list resource \"secrets\"";
+        let ending = "configmaps \"x\" is forbidden: unable to create new content in namespace n \
+                      because it is being terminated";
+        for (code, message, again, expected) in [
+            (401, "Unauthorized", false, Code::Unauthenticated),
+            (403, missing, false, Code::PermissionDenied),
+            (403, ending, false, Code::InvalidArgument),
+            (404, "", false, Code::NothingMatches),
+            (409, "the object has been modified", false, Code::Conflict),
+            (410, "The provided continue parameter is too old", false, Code::Unavailable),
+            (413, "Request entity too large", false, Code::InvalidArgument),
+            (422, "field is immutable", false, Code::InvalidArgument),
+            (429, "too many requests", true, Code::Unavailable),
+            (500, "failed calling webhook \"w\"", false, Code::InvalidArgument),
+            (500, "conversion webhook for e/v1 failed", false, Code::InvalidArgument),
+            (500, "etcdserver: request is too large", false, Code::InvalidArgument),
+            (500, "etcdserver: leader changed", true, Code::Unavailable),
+            (503, "apiserver is shutting down", true, Code::Unavailable),
+            (504, "timed out", true, Code::Unavailable),
+        ] {
+            let failure = refused(code, message, 0).failure;
+            assert_eq!((failure.may_pass(), failure.code()), (again, expected), "{code} {message}");
+        }
+        let forbidden = refused(403, missing, 0).failure.to_string();
+        assert!(forbidden.contains("may not list secrets"), "{forbidden}");
+        assert_eq!(refused(429, "", 7).after, Some(Duration::from_secs(7)));
+        assert_eq!(refused(429, "", 0).after, None);
+    }
+}

@@ -2,7 +2,7 @@
 //! of those that changed since the last point, up to a bound. A backup of changes lists from here
 //! and asks the server for nothing that did not change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use proto_types::env::Clock;
@@ -97,23 +97,20 @@ impl Mirror {
         self.rung.notify_one();
     }
 
-    /// A kind was listed whole: what is not among the objects is gone.
-    pub(crate) fn fill(&self, kind: &Kind, seen: Vec<Seen>) {
+    /// A kind was listed whole: what is not among these is gone.
+    pub(crate) fn settle(&self, kind: &Kind, there: &HashSet<Vec<u8>>) {
         let now = self.clock.elapsed_millis();
         self.with(|state| {
-            let mut gone = state.objects.remove(&kind.name).unwrap_or_default();
-            for seen in seen {
-                let path = seen.name.path();
-                if let Some(known) = gone.remove(&path) {
-                    state.objects.entry(kind.name.clone()).or_default().insert(path, known);
-                }
-                state.take(seen, now);
-            }
-            if !gone.is_empty() {
+            let objects = state.objects.remove(&kind.name).unwrap_or_default();
+            let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                objects.into_iter().partition(|(path, _)| there.contains(path));
+            state.objects.insert(kind.name.clone(), kept);
+            gone.keys().for_each(|path| state.forget(path));
+            let before = state.standing.insert(kind.name.clone(), Standing::Following);
+            // That a kind can be read again is to be told, too.
+            if !gone.is_empty() || matches!(before, Some(Standing::Troubled(..))) {
                 state.change(now);
             }
-            gone.keys().for_each(|path| state.forget(path));
-            state.standing.insert(kind.name.clone(), Standing::Following);
         });
         self.rung.notify_one();
     }
@@ -295,6 +292,12 @@ mod tests {
         }
     }
 
+    fn fill(mirror: &Mirror, seen: Vec<Seen>) {
+        let there = seen.iter().map(|seen| seen.name.path()).collect();
+        seen.into_iter().for_each(|seen| mirror.put(seen));
+        mirror.settle(&kind(), &there);
+    }
+
     fn paths(mirror: &Mirror) -> Vec<String> {
         let listing = mirror.snapshot().unwrap();
         listing.entries.iter().map(|e| String::from_utf8(e.path.clone()).unwrap()).collect()
@@ -309,7 +312,7 @@ mod tests {
         // Not every kind was listed yet: what is there is no whole.
         mirror.put(seen("a", "1"));
         assert_eq!((mirror.wait(), mirror.snapshot().is_none()), (None, true));
-        mirror.fill(&kind(), vec![seen("a", "1"), seen("b", "1")]);
+        fill(&mirror, vec![seen("a", "1"), seen("b", "1")]);
         assert_eq!(mirror.wait(), Some(500));
         assert_eq!(
             paths(&mirror),
@@ -327,7 +330,7 @@ mod tests {
         mirror.committed();
         assert!(mirror.content(b"core/ConfigMap/shop/b").is_none());
         // A new list without an object: it is gone.
-        mirror.fill(&kind(), vec![seen("a", "2")]);
+        fill(&mirror, vec![seen("a", "2")]);
         assert_eq!(mirror.wait(), Some(500));
         assert_eq!(paths(&mirror), ["cluster.json", "core/ConfigMap/shop/a"]);
         mirror.remove(&kind().object(Some("shop"), "b"));
@@ -335,10 +338,15 @@ mod tests {
         mirror.remove(&kind().object(Some("shop"), "a"));
         assert_eq!(mirror.wait(), Some(500));
         // A kind that is not served any more, and one that cannot be read.
-        mirror.fill(&kind(), vec![seen("a", "2")]);
+        fill(&mirror, vec![seen("a", "2")]);
         mirror.trouble(&kind().name, Trouble::Forbidden, "no".to_owned());
         let listing = mirror.snapshot().unwrap();
         assert_eq!(listing.entries.len(), 1);
         assert_eq!(listing.troubles, [(Trouble::Forbidden, b"core/ConfigMap (no)".to_vec())]);
+        // It can be read again, and holds nothing: that is a change all the same.
+        assert_eq!(mirror.wait(), None);
+        fill(&mirror, Vec::new());
+        assert_eq!(mirror.wait(), Some(500));
+        assert!(mirror.snapshot().unwrap().troubles.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Following a cluster: one list of each kind, then its watch, for as long as the agent runs. What
 //! the watches tell goes into the mirror; nothing that did not change is asked for again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,9 +145,9 @@ impl Follower {
     fn note(&self, kind: &Kind, failure: &ApiFailure) -> Duration {
         tracing::warn!(source = self.source, kind = %kind.name, %failure, "not followed");
         match failure {
-            ApiFailure::OutOfReach(_) | ApiFailure::Failed(_) => PAUSE,
+            ApiFailure::OutOfReach(_) => PAUSE,
             ApiFailure::NotFound => {
-                self.mirror.fill(kind, Vec::new());
+                self.mirror.settle(kind, &HashSet::new());
                 self.mirror.kinds_changed.notify_one();
                 PAUSE
             }
@@ -155,6 +155,7 @@ impl Follower {
                 self.mirror.trouble(&kind.name, Trouble::Forbidden, failure.to_string());
                 PAUSE_LONG
             }
+            // Of this kind alone, for half a minute: the others do not wait for it.
             _ => {
                 self.mirror.trouble(&kind.name, Trouble::Unreadable, failure.to_string());
                 PAUSE_LONG
@@ -163,15 +164,20 @@ impl Follower {
     }
 
     async fn list(&self, api: &Api, kind: &Kind) -> Result<String, ApiFailure> {
-        let mut seen = Vec::new();
+        // Only names: the objects of a kind may be more than memory should hold.
+        let mut there = HashSet::new();
         let which = Which { namespace: None, labels: self.config.policy.labels.clone() };
         let version = Lister::new(api, kind, which)
             .all(|listed| match listed {
-                Listed::Begin => seen.clear(),
-                Listed::Object(object) => seen.extend(self.seen(kind, *object)),
+                Listed::Begin => there.clear(),
+                Listed::Object(object) => {
+                    let Some(seen) = self.seen(kind, *object) else { return };
+                    there.insert(seen.name.path());
+                    self.mirror.put(seen);
+                }
             })
             .await?;
-        self.mirror.fill(kind, seen);
+        self.mirror.settle(kind, &there);
         Ok(version)
     }
 
