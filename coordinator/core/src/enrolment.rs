@@ -221,11 +221,11 @@ impl State {
         self.parties.get(party).map(AsRef::as_ref)
     }
 
-    /// Whether a certificate of this party and generation counts for nothing.
+    /// Whether a certificate of this party and generation counts for nothing. (A coordinator is
+    /// removed, which is another matter.)
     #[must_use]
     pub fn is_void(&self, party: &PartyId, generation: u32) -> bool {
         self.party(party).is_some_and(|row| generation < row.least)
-            || matches!(party, PartyId::Coordinator(node) if self.was_removed(*node))
     }
 
     /// Agents that wait for approval, or were rejected.
