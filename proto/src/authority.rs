@@ -433,7 +433,11 @@ fn not_after(der: &[u8]) -> Result<LogTime, ApiError> {
     Ok(LogTime::from_millis(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000)))
 }
 
-fn is_key_of(key: &PrivateKey, certificate: &[u8]) -> Result<bool, ApiError> {
+/// Whether a certificate (DER) is of this key.
+///
+/// # Errors
+/// `UNAUTHENTICATED` when it is damaged.
+pub fn is_key_of(key: &PrivateKey, certificate: &[u8]) -> Result<bool, ApiError> {
     let certified = parse(certificate)?;
     Ok(certified.public_key().raw == key.0.subject_public_key_info())
 }

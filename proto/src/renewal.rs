@@ -21,7 +21,10 @@ use zeroize::Zeroizing;
 use crate::authority::PrivateKey;
 use crate::env::Env;
 use crate::error::ApiError;
+use crate::fleet_client::FleetClient;
 use crate::tls::{TlsFiles, TlsMaterial};
+use crate::v1;
+use crate::v1::enrolment_client::EnrolmentClient;
 
 /// Looked at least this often whether it is time: clocks are set, and machines sleep.
 const LOOK_MAX: Duration = Duration::from_secs(600);
@@ -54,6 +57,21 @@ where
             }
         }
     }
+}
+
+/// Has the fleet certify a new key of whoever the client is.
+///
+/// # Errors
+/// What the fleet refuses.
+pub async fn ask(client: &FleetClient, request: Vec<u8>) -> Result<String, ApiError> {
+    let request = v1::RenewCertificateRequest { request: request.into() };
+    let renewed = client
+        .call("renewing the certificate", |channel| {
+            let request = request.clone();
+            async move { EnrolmentClient::new(channel).renew_certificate(request).await }
+        })
+        .await?;
+    Ok(renewed.certificate_pem)
 }
 
 fn delays() -> ExponentialBackoff {
