@@ -134,9 +134,18 @@ impl TlsFiles {
             Err(error) => return Err(failed(&path, &error)),
         }
         let key = PrivateKey::generate()?;
-        write(&path, key.to_pem().as_bytes())?;
-        sync_parent(&path)?;
+        self.write_next_key(&key)?;
         Ok(key)
+    }
+
+    /// Makes this key the next one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_next_key(&self, key: &PrivateKey) -> Result<(), ApiError> {
+        let path = self.key_next();
+        write(&path, key.to_pem().as_bytes())?;
+        sync_parent(&path)
     }
 
     /// Puts a certificate of [`TlsFiles::next_key`] and that key in the place of the old ones,

@@ -7,6 +7,7 @@ mod clusters;
 mod codec;
 mod commit;
 mod commit_headers;
+mod enrolment;
 mod findings;
 mod fixtures;
 mod joining;
