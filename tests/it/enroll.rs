@@ -359,6 +359,30 @@ async fn upload_and_hold(agent: &Party, address: &str) -> Result<(), ApiError> {
 }
 
 #[tokio::test]
+async fn enroll_by_a_list_makes_each_token_once() {
+    let fleet = Founded::found(loopback(1)).await;
+    let list = fleet.directory().join("clusters.yaml");
+    let said = "clusters:\n- name: harbour\n  labels: {env: prod}\n- name: quay\n";
+    std::fs::write(&list, said).expect("written");
+    let out = fleet.directory().join("tokens");
+    let arguments = ["cluster", "enroll", "--file", text(&list), "--out", text(&out)];
+    let states = async || {
+        let made = fleet.json(0, &arguments).await;
+        let views = made.as_array().expect("a list").clone();
+        views.iter().map(|v| v["state"].as_str().expect("a word").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(states().await, ["new", "new"]);
+    let token = std::fs::read_to_string(out.join("harbour.token")).expect("a token");
+    assert_eq!(states().await, ["open", "open"]);
+    let agent = Enrolled::in_directory(&fleet, "harbour");
+    let _ = agent.enroll(&token, &[]).await.success();
+    assert_eq!(states().await, ["enrolled", "open"]);
+    assert_eq!(fleet.json(0, &["cluster", "list"]).await[0]["labels"]["env"], "prod");
+    std::fs::write(out.join("quay.token"), &token).expect("written");
+    assert_eq!(states().await, ["enrolled", "new"], "a token that is no good is replaced");
+}
+
+#[tokio::test]
 async fn enroll_for_many_waits_for_approval_and_is_counted() {
     let fleet = Founded::found(loopback(1)).await;
     let arguments = ["cluster", "token", "create", "--count", "2", "--label", "env=edge"];

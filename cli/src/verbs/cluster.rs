@@ -1,6 +1,7 @@
 //! `strongroom cluster`: which workload clusters the fleet protects.
 
 mod enrol;
+mod enrol_file;
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use proto::v1::enrolment_client::EnrolmentClient;
 use proto_types::{ClusterId, Code, KeyFingerprint, LogTime};
 use serde::Serialize;
 
-use super::label;
+use super::{enrol_file, label};
 use crate::context::Context;
 use crate::enrol_tokens::{self, Maker, TokenView, Wanted};
 use crate::error::{CliError, Result};
@@ -21,7 +21,15 @@ use crate::{operator, views, when};
 #[derive(Debug, Args)]
 pub struct EnrollArgs {
     /// Its name: lower-case letters, digits and hyphens
-    pub name: String,
+    #[arg(required_unless_present = "file")]
+    pub name: Option<String>,
+    /// A YAML list of clusters (`clusters:` of `name:` and `labels:`): makes tokens for those that are
+    /// not registered yet
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "labels", "again"])]
+    pub file: Option<PathBuf>,
+    /// With --file: a directory for the tokens, NAME.token each; those in it that are still good stay
+    #[arg(long, value_name = "DIR", requires = "file")]
+    pub out: Option<PathBuf>,
     /// A label, for policies; may stand several times
     #[arg(
         long = "label",
@@ -89,9 +97,14 @@ pub struct DecideArgs {
 }
 
 pub(super) async fn enroll(arguments: EnrollArgs, context: &Context) -> Result<()> {
-    let maker = Maker::of(context, arguments.recovery_key.as_ref()).await?;
+    let recovery_key = arguments.recovery_key.as_ref();
+    if let Some(file) = &arguments.file {
+        let out = arguments.out.as_deref();
+        return enrol_file::enroll(file, out, arguments.expires, recovery_key, context).await;
+    }
+    let maker = Maker::of(context, recovery_key).await?;
     let wanted = Wanted {
-        cluster: arguments.name,
+        cluster: arguments.name.unwrap_or_default(),
         labels: arguments.labels.into_iter().collect(),
         again: arguments.again,
         count: 1,
