@@ -6,8 +6,10 @@ use openraft::storage::RaftStateMachine;
 use openraft::testing::log::{StoreBuilder, Suite};
 use proto::env::Env;
 use proto_types::{FleetId, Level, NodeId};
+use storage::bundles::{BundleOptions, FileBundleStore};
 use storage::disk::RealDisk;
 use storage::home::{DataDir, HomeIdentity};
+use storage::ledger::MemoryLedger;
 use storage::log::LogOptions;
 use storage::raft_log::RaftLogStore;
 use storage::raft_types::TypeConfig as C;
@@ -16,6 +18,7 @@ use storage::spawn::Driver;
 use tempfile::TempDir;
 
 use super::StateMachine;
+use crate::keeper::Carried;
 
 struct Builder;
 
@@ -31,7 +34,11 @@ impl StoreBuilder<C, RaftLogStore, StateMachine, TempDir> for Builder {
         let log =
             RaftLogStore::open(&home, LogOptions::default(), Driver::threads()).expect("a new log");
         let (snapshots, _) = SnapshotStore::open(&home, log.bounds()).expect("no snapshots yet");
-        let mut machine = StateMachine::new(Env::system(), snapshots, home, Level::NEWEST);
+        let store = FileBundleStore::open(&home, BundleOptions::default()).expect("no bundles yet");
+        let ledger = Arc::new(MemoryLedger::new());
+        let carried = Carried::new(Env::system(), Arc::new(store), ledger);
+        let mut machine =
+            StateMachine::new(Env::system(), snapshots, home, Level::NEWEST, carried, log.clone());
         machine.applied_state().await.expect("an empty state");
         Ok((directory, log, machine))
     }

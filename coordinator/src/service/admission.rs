@@ -254,6 +254,7 @@ mod tests {
                 base: None,
             }),
             holders: BTreeSet::new(),
+            in_log: false,
             points: 1,
             object: None,
         };

@@ -357,6 +357,9 @@ struct WireAddedBundle {
     holders: Vec<u64>,
     #[prost(bool, tag = "6")]
     in_bucket: bool,
+    /// Absent in entries below level 2.
+    #[prost(bytes = "vec", tag = "7")]
+    carried: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -571,6 +574,7 @@ fn put_added(bundle: &AddedBundle) -> WireAddedBundle {
         signature: bundle.signature.to_vec(),
         holders: bundle.holders.iter().map(|node| node.get()).collect(),
         in_bucket: bundle.in_bucket,
+        carried: bundle.carried.clone(),
     }
 }
 
@@ -786,5 +790,6 @@ fn get_added(wire: WireAddedBundle) -> Result<AddedBundle, DecodeError> {
         signature: array(At(WHAT, "added.signature"), &wire.signature)?,
         holders: wire.holders.into_iter().map(NodeId::new).collect(),
         in_bucket: wire.in_bucket,
+        carried: wire.carried,
     })
 }

@@ -289,6 +289,8 @@ pub(super) struct WireBundle {
     /// The generation of its object; 0: it has none.
     #[prost(uint64, tag = "10")]
     object: u64,
+    #[prost(bool, tag = "64")]
+    in_log: bool,
 }
 
 pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
@@ -303,6 +305,7 @@ pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
         holders: row.holders.iter().map(|node| node.get()).collect(),
         points: row.points,
         object: row.object.map_or(0, LogIndex::get),
+        in_log: row.in_log,
     })
 }
 
@@ -321,6 +324,7 @@ pub(super) fn get_bundle(wire: WireBundle) -> Result<(BundleId, BundleRow), Deco
         holders: wire.holders.into_iter().map(NodeId::new).collect(),
         points: wire.points,
         object: (wire.object != 0).then(|| LogIndex::new(wire.object)),
+        in_log: wire.in_log,
     };
     Ok((id(at("id"), &wire.id)?, row))
 }
