@@ -91,8 +91,12 @@ impl Context {
         let renewing = renewal::once(&self.env, &files, &tls, &ask);
         match tokio::time::timeout(RENEWAL, renewing).await {
             Ok(Ok(())) => self.screen.note("your certificate was renewed"),
-            Ok(Err(error)) => self.screen.note(&format!("your certificate is not renewed: {error}")),
-            Err(_) => self.screen.note("your certificate is not renewed: the fleet does not answer"),
+            Ok(Err(error)) => {
+                self.screen.note(&format!("your certificate is not renewed: {error}"))
+            }
+            Err(_) => {
+                self.screen.note("your certificate is not renewed: the fleet does not answer")
+            }
         }
     }
 }

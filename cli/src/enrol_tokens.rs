@@ -216,9 +216,7 @@ pub async fn revoke(cluster: &str, named: &str, context: &Context) -> Result<boo
 pub async fn list(client: &FleetClient, stale: bool) -> Result<v1::ListEnrolmentsResponse> {
     let listed = client
         .call("listing who is enrolled", |channel| async move {
-            EnrolmentClient::new(channel)
-                .list_enrolments(v1::ListEnrolmentsRequest { stale })
-                .await
+            EnrolmentClient::new(channel).list_enrolments(v1::ListEnrolmentsRequest { stale }).await
         })
         .await;
     Ok(listed?)

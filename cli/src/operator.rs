@@ -92,8 +92,8 @@ impl Operator {
     /// # Errors
     /// When the file cannot be read, or holds several certificates.
     pub fn root_pin(&self) -> Result<[u8; 32]> {
-        let ca =
-            std::fs::read(&self.tls.ca).map_err(|error| CliError::io("read", &self.tls.ca, &error))?;
+        let ca = std::fs::read(&self.tls.ca)
+            .map_err(|error| CliError::io("read", &self.tls.ca, &error))?;
         let roots = certificates_of(&ca)?;
         let [root] = &roots[..] else {
             return Err(CliError::new(

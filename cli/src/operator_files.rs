@@ -57,8 +57,9 @@ impl OperatorFiles<'_> {
         };
         let text = toml::to_string(&config)
             .map_err(|error| CliError::new(Code::Internal, format!("operator.toml: {error}")))?;
-        let create =
-            |name: &str, content: &str| private_file::create(&directory.join(name), content.as_bytes());
+        let create = |name: &str, content: &str| {
+            private_file::create(&directory.join(name), content.as_bytes())
+        };
         create("ca.pem", self.root)?;
         create("operator.pem", self.certificate)?;
         create("operator.key", self.key)?;

@@ -208,8 +208,8 @@ mod tests {
     #[test]
     fn another_fleet_is_refused() {
         let identity = Identity { fleet: FLEET, party: Party::Coordinator(NodeId::new(1)) };
-        let error =
-            Caller::from_identity(identity, [3; 32], FACTS, FleetId::from_bytes([2; 16])).unwrap_err();
+        let error = Caller::from_identity(identity, [3; 32], FACTS, FleetId::from_bytes([2; 16]))
+            .unwrap_err();
         assert_eq!(error.code(), Code::WrongFleet);
     }
 

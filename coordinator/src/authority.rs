@@ -114,9 +114,10 @@ fn expiry(state: &State, ends: LogTime, now: LogTime) -> Option<Command> {
         key,
         severity,
         message,
-        remedy: "on each coordinator's host, one after the other: `strongroom fleet renew --config \
+        remedy:
+            "on each coordinator's host, one after the other: `strongroom fleet renew --config \
                  FILE` with the recovery key, then restart it"
-            .to_owned(),
+                .to_owned(),
     }))
 }
 

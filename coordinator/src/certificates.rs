@@ -35,7 +35,8 @@ pub(crate) async fn keep_own(
 ) {
     let renewing = async {
         let Some(authority) = authority else { return std::future::pending().await };
-        let ask = async |request: Vec<u8>| certify_own(config, env, tls, authority, raft, request).await;
+        let ask =
+            async |request: Vec<u8>| certify_own(config, env, tls, authority, raft, request).await;
         renewal::keep(env, &config.tls, tls, ask).await;
     };
     let telling = async {
@@ -114,8 +115,7 @@ fn finding(
     let standing = state.findings().find(|(found, _)| **found == key);
     let standing = standing.map(|(_, finding)| finding.severity);
     // A revoked party has none that ends.
-    let nears = ends > LogTime::ZERO
-        && now >= made.plus_millis(ends.millis_since(made) / 6 * 5);
+    let nears = ends > LogTime::ZERO && now >= made.plus_millis(ends.millis_since(made) / 6 * 5);
     if !nears {
         return standing.map(|_| Command::ClearFinding(ClearFinding { key }));
     }
@@ -152,10 +152,5 @@ fn finding(
              --again`, or `operator revoke NAME` if nobody needs it"
         }
     };
-    Some(Command::RaiseFinding(RaiseFinding {
-        key,
-        severity,
-        message,
-        remedy: remedy.to_owned(),
-    }))
+    Some(Command::RaiseFinding(RaiseFinding { key, severity, message, remedy: remedy.to_owned() }))
 }

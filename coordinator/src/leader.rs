@@ -11,8 +11,8 @@ use proto_types::Code;
 
 use crate::absent::AbsentWatch;
 use crate::authority::Authority;
-use crate::config::Config;
 use crate::certificates;
+use crate::config::Config;
 use crate::membership;
 use crate::raft::RaftNode;
 use crate::service::core_request;

@@ -34,12 +34,12 @@ use crate::keeper::{Carried, Keeper, Stores, keep_home, keep_house};
 use crate::opening::Machine;
 use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
+use crate::revocation::Revocable;
 use crate::roll_call::{self, RollCall};
 use crate::service::{
     Admission, AuditService, BackupService, CatalogService, EnrolmentService, FleetService,
     JOIN_BYTES_MAX, JoinService, Parts, PeerService, RestoreService, Shared,
 };
-use crate::revocation::Revocable;
 use crate::{certificates, leader, opening, scheduled, telemetry, wiped};
 
 /// Why a coordinator ended, other than because it was asked to.
@@ -260,8 +260,7 @@ async fn router(shared: &Shared) -> Result<tonic::transport::server::Router, Api
         ))
         .add_service(certified(
             shared,
-            EnrolmentServer::new(EnrolmentService(shared.clone()))
-                .max_decoding_message_size(limit),
+            EnrolmentServer::new(EnrolmentService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
             shared,

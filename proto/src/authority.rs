@@ -85,9 +85,8 @@ impl Facts {
                 .and_then(|number| number.parse().ok())
                 .ok_or_else(|| unusable("a certificate has a generation that is none"))?,
         };
-        let at = |time: i64| {
-            LogTime::from_millis(u64::try_from(time).unwrap_or(0).saturating_mul(1000))
-        };
+        let at =
+            |time: i64| LogTime::from_millis(u64::try_from(time).unwrap_or(0).saturating_mul(1000));
         let validity = parsed.validity();
         Ok(Self {
             generation,

@@ -91,7 +91,8 @@ fn authority_certifies_the_key_of_a_request_and_the_name_it_was_told() {
     let (root, intermediate) = fleet();
     let key = PrivateKey::generate().unwrap();
     let request = key.request().unwrap();
-    let certified = intermediate.certify_request(&NODE, &request, &LONG, NOW, &SystemRandom).unwrap();
+    let certified =
+        intermediate.certify_request(&NODE, &request, &LONG, NOW, &SystemRandom).unwrap();
     assert!(is_trusted(&root, &certified.chain, NOW));
     assert_eq!(certified.key, requested_key(&request).unwrap());
     let leaf = certificates_of(certified.chain.as_bytes()).unwrap().remove(0);

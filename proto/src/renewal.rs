@@ -49,7 +49,11 @@ where
             Ok(()) => {
                 delays = self::delays();
                 let ends_ms = tls.facts().ends.as_millis();
-                tracing::info!(event = "certificate_renewed", ends_ms, "the certificate was renewed");
+                tracing::info!(
+                    event = "certificate_renewed",
+                    ends_ms,
+                    "the certificate was renewed"
+                );
             }
             Err(error) => {
                 tracing::warn!(code = %error.code(), %error, "the certificate is not renewed yet");
@@ -98,9 +102,8 @@ where
     F: Fn(Vec<u8>) -> Fut,
     Fut: Future<Output = Result<String, ApiError>>,
 {
-    let panicked = |error: crate::env::BlockingPanicked| {
-        ApiError::new(Code::Internal, error.to_string())
-    };
+    let panicked =
+        |error: crate::env::BlockingPanicked| ApiError::new(Code::Internal, error.to_string());
     let at = files.clone();
     let key = env.blocking("next-key", move || at.next_key()).await.map_err(panicked)??;
     let chain = ask(key.request()?).await?;

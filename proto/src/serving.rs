@@ -34,6 +34,9 @@ pub fn secured(
         })
         .buffer_unordered(HANDSHAKES)
         .filter_map(|handshake| async move {
-            handshake.inspect_err(|error| tracing::debug!(%error, "a handshake failed")).ok().map(Ok)
+            handshake
+                .inspect_err(|error| tracing::debug!(%error, "a handshake failed"))
+                .ok()
+                .map(Ok)
         })
 }

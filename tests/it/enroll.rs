@@ -75,7 +75,8 @@ impl Enrolled {
         command.args(["--log", "json", "agent", "run", "--stop-with-stdin", "--config"]);
         command.arg(&config);
         forget_settings(&mut command);
-        self.process = Some(Process::start("agent", &mut command, &self.directory.join("log.json")));
+        self.process =
+            Some(Process::start("agent", &mut command, &self.directory.join("log.json")));
         let socket = self.directory.join("state/agent.sock");
         until("the agent's socket answers", async || {
             std::os::unix::net::UnixStream::connect(&socket).ok().map(drop)
@@ -190,21 +191,17 @@ async fn enroll_makes_an_agent_that_backs_up_and_each_token_is_good_once() {
     assert_refused("a replayed token", replayed, Code::PermissionDenied, &[REFUSED]);
     let late = secret();
     make(&late, "late", 1000).await;
-    until_so("the token is over", async || {
-        tokens(&fleet).await == 0
-    })
-    .await;
+    until_so("the token is over", async || tokens(&fleet).await == 0).await;
     let refused = stranger.ask(late, &key).await;
     assert_refused("a late token", refused, Code::PermissionDenied, &[REFUSED]);
     // All of it is in the log: who used which token, and what was refused.
     until_so("refusals are recorded", async || {
         let entries = fleet.json(0, &["audit", "list"]).await;
         let done = entries.as_array().expect("a list");
-        let accepted = |act: &str| done.iter().any(|e| e["act"] == act && e["outcome"] == "accepted");
-        let kinds: std::collections::BTreeSet<String> = refusals(&entries, "enrol")
-            .iter()
-            .map(|entry| entry["actor"].to_string())
-            .collect();
+        let accepted =
+            |act: &str| done.iter().any(|e| e["act"] == act && e["outcome"] == "accepted");
+        let kinds: std::collections::BTreeSet<String> =
+            refusals(&entries, "enrol").iter().map(|entry| entry["actor"].to_string()).collect();
         // The used, the replayed, the late one, and all guesses as one.
         accepted("create-enrol-token") && accepted("enrol") && kinds.len() == 4
     })
@@ -256,8 +253,7 @@ async fn enroll_operator(fleet: &Founded, name: &str, role: &str, more: &[&str])
     let made = fleet.json(0, &[&arguments[..], more].concat()).await;
     let token = made["token"].as_str().expect("a token");
     let directory = fleet.directory().join(format!("operator-{name}"));
-    let done =
-        Cli::alone().run(&["operator", "enroll", token, "--dir", text(&directory)]).await;
+    let done = Cli::alone().run(&["operator", "enroll", token, "--dir", text(&directory)]).await;
     assert_eq!(done.success().json()["role"], role);
     directory
 }
@@ -332,7 +328,10 @@ async fn revoke_ends_open_streams_and_every_new_request() {
     assert_ne!(refused.exit, 0, "{refused:?}");
     let listed = fleet.json(0, &["audit", "list"]).await;
     let acts = listed.as_array().expect("a list");
-    assert_eq!(acts.iter().filter(|e| e["act"] == "revoke" && e["outcome"] == "accepted").count(), 2);
+    assert_eq!(
+        acts.iter().filter(|e| e["act"] == "revoke" && e["outcome"] == "accepted").count(),
+        2
+    );
     // A new token brings it back, with its id and its points.
     drop(agent.process.take());
     let token = cluster_token(&fleet, &["harbour", "--again"]).await;
@@ -460,7 +459,8 @@ async fn renewal_keeps_agent_coordinator_and_operator_in_without_a_restart() {
     let listed = fleet.json(0, &["operator", "list"]).await;
     assert_eq!(listed[0]["name"], "ann", "{listed}");
     let renewed = fleet.json(0, &["audit", "list"]).await;
-    let renewed = renewed.as_array().expect("a list").iter().filter(|e| e["act"] == "renew-certificate");
+    let renewed =
+        renewed.as_array().expect("a list").iter().filter(|e| e["act"] == "renew-certificate");
     let actors: std::collections::BTreeSet<String> =
         renewed.map(|entry| entry["actor"]["kind"].to_string()).collect();
     assert_eq!(actors.len(), 3, "{actors:?}");
@@ -497,8 +497,7 @@ async fn certificates_that_ended_come_back_by_the_page() {
 
     let directory = fleet.hosts[0].directory().to_owned();
     let at = |name: &str| directory.join("tls").join(name);
-    let node =
-        TlsFiles { ca: at("ca.pem"), certificate: at("node.pem"), key: at("node.key") };
+    let node = TlsFiles { ca: at("ca.pem"), certificate: at("node.pem"), key: at("node.key") };
     let all = [node, fleet.admin(), agent.tls(), operator_tls(&ann)];
     for files in &all {
         nearly_ended(&fleet, files);

@@ -318,7 +318,15 @@ impl Founded {
         let identity = proto::identity::Identity { fleet: admin.identity().fleet, party };
         let key = PrivateKey::generate().expect("a key");
         let certified = authority
-            .and_then(|a| a.certify(&identity, &key, &Term::first(&identity.party), SystemClock.now(), &SystemRandom))
+            .and_then(|a| {
+                a.certify(
+                    &identity,
+                    &key,
+                    &Term::first(&identity.party),
+                    SystemClock.now(),
+                    &SystemRandom,
+                )
+            })
             .expect("a certificate");
         let at = |what: &str| self.directory().join(format!("{name}.{what}"));
         std::fs::write(at("pem"), certified.chain).expect("a file");

@@ -162,8 +162,7 @@ async fn enroll(arguments: EnrollArgs, context: &Context) -> Result<()> {
         wait: Duration::from_millis(arguments.wait),
     };
     let note = |line: &str| context.screen.note(line);
-    let enrolled =
-        enrolling::agent(&token, &new, &arguments.dir, &context.env, note).await?;
+    let enrolled = enrolling::agent(&token, &new, &arguments.dir, &context.env, note).await?;
     context.screen.show(&enrolled, |enrolled| {
         let next = match enrolled.again {
             true => "its certificate is new, all else as it was".to_owned(),

@@ -235,12 +235,7 @@ impl State {
 
     /// What came of this token and key before, if they came.
     #[must_use]
-    pub fn enrolment(
-        &self,
-        token: &[u8; 32],
-        key: &[u8; 32],
-        now: LogTime,
-    ) -> Option<Enrolment> {
+    pub fn enrolment(&self, token: &[u8; 32], key: &[u8; 32], now: LogTime) -> Option<Enrolment> {
         let same = |enrolled: &Enrolled| {
             enrolled.token == *token && enrolled.key == *key && now < enrolled.until
         };

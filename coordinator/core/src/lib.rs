@@ -54,8 +54,8 @@ pub use command::{
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use enrolment::{
-    CreateEnrolToken, DecideEnrolment, EnrolGrant, EnrolToken, Enrolled, Enrolment,
-    PartyId, PartyRow, PendingEnrolment, RecordCertificate, RedeemEnrolToken, RevokeParty,
+    CreateEnrolToken, DecideEnrolment, EnrolGrant, EnrolToken, Enrolled, Enrolment, PartyId,
+    PartyRow, PendingEnrolment, RecordCertificate, RedeemEnrolToken, RevokeParty,
 };
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};

@@ -154,8 +154,7 @@ impl Shared {
         // Before anything is logged for it.
         proto::authority::requested_key(&message.request)?;
         let (id, generation) = (caller.party_id(), caller.generation());
-        let command =
-            Command::RecordCertificate(RecordCertificate { party: id, generation, ends });
+        let command = Command::RecordCertificate(RecordCertificate { party: id, generation, ends });
         let request = super::core_request(None, command);
         match self.accepted(request).await? {
             Outcome::CertificateRecorded { .. } => {}

@@ -122,8 +122,7 @@ impl JoinService {
         let identity = Identity { fleet: config.fleet.id, party: Party::Coordinator(node) };
         let env = &self.shared.env;
         let intermediate = &authority.intermediate;
-        let term =
-            Term { generation: 0, life_ms: config.certificates.life_ms(&identity.party) };
+        let term = Term { generation: 0, life_ms: config.certificates.life_ms(&identity.party) };
         let certified =
             intermediate.certify_request(&identity, request, &term, now, &*env.random)?;
         let others = members::known(&self.shared.raft.local());

@@ -32,7 +32,10 @@ mod tests {
         );
         assert_ne!(hash, join_token_hash(FleetId::from_bytes([8; 16]), &[9; 32]));
         let hash = enrol_token_hash(FleetId::from_bytes([7; 16]), &[9; 32]);
-        assert_eq!(hex::encode(hash), "75d9065d82b5ed7ae5a26312b33fe9504b2e024a407c938db40f5752cc957fc1");
+        assert_eq!(
+            hex::encode(hash),
+            "75d9065d82b5ed7ae5a26312b33fe9504b2e024a407c938db40f5752cc957fc1"
+        );
         assert_ne!(hash, enrol_token_hash(FleetId::from_bytes([8; 16]), &[9; 32]));
     }
 }

@@ -224,18 +224,13 @@ struct DecidedView {
     approved: bool,
 }
 
-pub(super) async fn decide(
-    arguments: DecideArgs,
-    approve: bool,
-    context: &Context,
-) -> Result<()> {
+pub(super) async fn decide(arguments: DecideArgs, approve: bool, context: &Context) -> Result<()> {
     let (_, client) = operator::connect(context)?;
     let cluster = match arguments.cluster.parse::<ClusterId>() {
         Ok(id) => id.as_bytes().to_vec(),
         Err(_) => {
             let listed = enrol_tokens::list(&client, false).await?;
-            let named =
-                listed.waiting.iter().find(|w| !w.rejected && w.name == arguments.cluster);
+            let named = listed.waiting.iter().find(|w| !w.rejected && w.name == arguments.cluster);
             let named = named.ok_or_else(|| {
                 CliError::new(
                     Code::NothingMatches,

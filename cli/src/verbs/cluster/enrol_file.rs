@@ -51,8 +51,7 @@ fn read(path: &Path) -> Result<Vec<Entry>> {
             "write a list `clusters:` of `name:` and, where you want, `labels:` with text values",
         )
     };
-    let file: File =
-        serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let file: File = serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let mut names = BTreeSet::new();
     for entry in &file.clusters {
         check_cluster_name(&entry.name).map_err(|error| wrong(error.to_string()))?;
@@ -141,7 +140,10 @@ pub(super) async fn enroll(
                 view.cluster.clone(),
                 view.state.to_owned(),
                 view.expires.clone().unwrap_or_else(|| "-".to_owned()),
-                view.token.clone().or(file.map(|f| f.to_string())).unwrap_or_else(|| "-".to_owned()),
+                view.token
+                    .clone()
+                    .or(file.map(|f| f.to_string()))
+                    .unwrap_or_else(|| "-".to_owned()),
             ]);
         }
         format!("{}\nOn each: strongroom agent enroll TOKEN --dir DIR\n", rows.render())
@@ -162,7 +164,8 @@ mod tests {
                 entries.into_iter().map(|entry| (entry.name, entry.labels)).collect::<Vec<_>>()
             })
         };
-        let good = "clusters:\n  - name: harbour\n    labels: {env: prod, tier: \"1\"}\n  - name: quay\n";
+        let good =
+            "clusters:\n  - name: harbour\n    labels: {env: prod, tier: \"1\"}\n  - name: quay\n";
         let labels: BTreeMap<String, String> =
             [("env".into(), "prod".into()), ("tier".into(), "1".into())].into();
         let expected = vec![("harbour".to_owned(), labels), ("quay".to_owned(), BTreeMap::new())];

@@ -87,9 +87,7 @@ impl WireGrant {
             EnrolGrant::Operator { name, role, again } => {
                 Self { kind: 2, name: name.clone(), role: role.number(), again: *again, ..empty }
             }
-            EnrolGrant::Clusters { labels } => {
-                Self { kind: 3, labels: labels.clone(), ..empty }
-            }
+            EnrolGrant::Clusters { labels } => Self { kind: 3, labels: labels.clone(), ..empty },
         }
     }
 
@@ -369,9 +367,7 @@ pub(super) fn put_waiting(cluster: &ClusterId, row: &PendingEnrolment) -> WireWa
     }
 }
 
-pub(super) fn get_waiting(
-    wire: WireWaiting,
-) -> Result<(ClusterId, PendingEnrolment), DecodeError> {
+pub(super) fn get_waiting(wire: WireWaiting) -> Result<(ClusterId, PendingEnrolment), DecodeError> {
     let at = |field| At(STATE, field);
     let row = PendingEnrolment {
         name: wire.name,

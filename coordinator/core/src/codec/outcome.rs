@@ -153,9 +153,7 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::CertificateRecorded { generation } => {
             WireOutcome { kind: 48, number: u64::from(*generation), ..empty }
         }
-        Outcome::PartyRevoked { was_known } => {
-            WireOutcome { kind: 49, flag: *was_known, ..empty }
-        }
+        Outcome::PartyRevoked { was_known } => WireOutcome { kind: 49, flag: *was_known, ..empty },
         Outcome::EnrolmentDecided { approved } => {
             WireOutcome { kind: 50, flag: *approved, ..empty }
         }
@@ -207,9 +205,7 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
             received: wire.done,
         },
         25 => Outcome::RestoreReceived { received: wire.done },
-        26 => Outcome::Restored {
-            generation: generation()?,
-        },
+        26 => Outcome::Restored { generation: generation()? },
         36 => Outcome::RecoveredByForce { number: wire.number },
         37 => Outcome::NodeMoved { node: NodeId::new(wire.number) },
         28 => Outcome::BundleHomeSet { began: index, settled: wire.flag },

@@ -152,13 +152,9 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         }
         Refusal::CertificateVoid => WireRefusal { kind: 72, ..empty },
         Refusal::OwnCertificate => WireRefusal { kind: 73, ..empty },
-        Refusal::AlreadyEnrolled { name } => {
-            WireRefusal { kind: 74, text: name.clone(), ..empty }
-        }
+        Refusal::AlreadyEnrolled { name } => WireRefusal { kind: 74, text: name.clone(), ..empty },
         Refusal::NotEnrolled { name } => WireRefusal { kind: 75, text: name.clone(), ..empty },
-        Refusal::NobodyWaits { cluster } => {
-            WireRefusal { kind: 76, id: cluster.put(), ..empty }
-        }
+        Refusal::NobodyWaits { cluster } => WireRefusal { kind: 76, id: cluster.put(), ..empty },
     }
 }
 

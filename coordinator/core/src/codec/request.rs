@@ -743,9 +743,7 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         WireCommand::RedeemEnrolToken(c) => {
             Command::RedeemEnrolToken(Box::new(enrolment::get_redeem(c)?))
         }
-        WireCommand::RecordCertificate(c) => {
-            Command::RecordCertificate(enrolment::get_record(c)?)
-        }
+        WireCommand::RecordCertificate(c) => Command::RecordCertificate(enrolment::get_record(c)?),
         WireCommand::RevokeParty(c) => {
             Command::RevokeParty(RevokeParty { party: enrolment::WireParty::get(Some(c))? })
         }

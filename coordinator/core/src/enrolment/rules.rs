@@ -123,9 +123,8 @@ fn checked(state: &State, grant: &EnrolGrant) -> Result<EnrolGrant, Refusal> {
         }
         EnrolGrant::Operator { name, again, .. } => {
             check_operator(name)?;
-            let is_there = state
-                .party(&PartyId::Operator(name.clone()))
-                .is_some_and(|row| !row.is_revoked());
+            let is_there =
+                state.party(&PartyId::Operator(name.clone())).is_some_and(|row| !row.is_revoked());
             match (is_there, again) {
                 (true, false) => Err(Refusal::AlreadyEnrolled { name: name.clone() }),
                 // The first one came with the fleet's files, and no entry says so.

@@ -363,7 +363,8 @@ fn an_agent_that_was_rejected_does_not_come_back_by_the_same_token() {
 fn a_cluster_registered_meanwhile_keeps_its_name() {
     let mut world = world();
     world.ok(create(1, of_cluster(2, false)));
-    let by_hand = RegisterCluster { cluster: ClusterId::from_bytes([99; 16]), ..register_cluster(2) };
+    let by_hand =
+        RegisterCluster { cluster: ClusterId::from_bytes([99; 16]), ..register_cluster(2) };
     world.ok(Command::RegisterCluster(by_hand));
     assert_eq!(world.refused(by_agent(1, KEY, 2)).code(), Code::AlreadyExists);
 }

@@ -323,10 +323,7 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
             "enrol_token_created-many".to_owned(),
             Outcome::EnrolTokenCreated { cluster: None, expires: time },
         ),
-        (
-            "enrolled".to_owned(),
-            Outcome::Enrolled { cluster: Some(cluster(1)), generation: 2 },
-        ),
+        ("enrolled".to_owned(), Outcome::Enrolled { cluster: Some(cluster(1)), generation: 2 }),
         ("enrolled-operator".to_owned(), Outcome::Enrolled { cluster: None, generation: 2 }),
         ("enrolment_pending".to_owned(), Outcome::EnrolmentPending { cluster: cluster(1) }),
         ("certificate_recorded".to_owned(), Outcome::CertificateRecorded { generation: 2 }),
@@ -626,7 +623,10 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds, (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).chain(44..=50).collect());
+    assert_eq!(
+        kinds,
+        (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).chain(44..=50).collect()
+    );
 }
 
 #[test]
