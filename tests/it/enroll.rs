@@ -86,7 +86,12 @@ impl Enrolled {
 
     async fn backup(&self) -> Done {
         let socket = self.directory.join("state/agent.sock");
-        Cli::alone().run(&["backup", "now", "--socket", text(&socket)]).await
+        until("the agent takes a backup", async || {
+            let done = Cli::alone().run(&["backup", "now", "--socket", text(&socket)]).await;
+            let is_busy = done.exit != 0 && done.error().0 == "BUSY";
+            (!is_busy).then_some(done)
+        })
+        .await
     }
 }
 
