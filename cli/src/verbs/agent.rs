@@ -170,7 +170,7 @@ async fn enroll(arguments: EnrollArgs, context: &Context) -> Result<()> {
                 "say in {} what is backed up ([[sources]]), keep a copy of {}/kek.key, then\n  \
                  strongroom agent run --config {}",
                 shown::path(&enrolled.config),
-                shown::path(&arguments.dir.join(enrolling::STATE)),
+                shown::path(arguments.dir.join(enrolling::STATE)),
                 shown::path(&enrolled.config)
             ),
         };
