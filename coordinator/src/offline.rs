@@ -158,6 +158,13 @@ impl Offline {
         &self.about
     }
 
+    /// The certificate of the fleet's root and its sealed private key, if the state has them.
+    #[must_use]
+    pub fn authority(&self) -> Option<(&[u8], &[u8])> {
+        let authority = self.state.authority()?;
+        Some((&authority.root_certificate, &authority.sealed_root_key))
+    }
+
     /// Names of all workload clusters, sorted.
     #[must_use]
     pub fn clusters(&self) -> Vec<String> {
