@@ -12,6 +12,9 @@ use proto_types::{
 
 use crate::audit::{Sender, Subject};
 use crate::dropped::{BundlePrefix, Dropped};
+use crate::enrolment::{
+    CreateEnrolToken, DecideEnrolment, RecordCertificate, RedeemEnrolToken, RevokeParty,
+};
 use crate::rows::{
     BundleHome, FindingKey, Instance, Jump, Proof, ProofState, ReadPurpose, RecoveryPublicKey,
     Severity, SnapshotRow,
@@ -125,6 +128,16 @@ pub enum Command {
     ConfirmTime(ConfirmTime),
     /// Records an act that is no command of its own, or one that was refused before it became one.
     RecordAct(Box<RecordAct>),
+    /// Makes a token known by which agents or an operator enrol.
+    CreateEnrolToken(Box<CreateEnrolToken>),
+    /// Enrols whom a token is for, or has it wait for approval.
+    RedeemEnrolToken(Box<RedeemEnrolToken>),
+    /// Records that a party gets a new certificate over its still valid one.
+    RecordCertificate(RecordCertificate),
+    /// Makes all certificates void that a party has.
+    RevokeParty(RevokeParty),
+    /// Approves or rejects an agent that waits.
+    DecideEnrolment(DecideEnrolment),
 }
 
 impl Command {
@@ -169,6 +182,11 @@ impl Command {
             Self::FreezeTime(_) => "freeze_time",
             Self::ConfirmTime(_) => "confirm_time",
             Self::RecordAct(_) => "record_act",
+            Self::CreateEnrolToken(_) => "create_enrol_token",
+            Self::RedeemEnrolToken(_) => "redeem_enrol_token",
+            Self::RecordCertificate(_) => "record_certificate",
+            Self::RevokeParty(_) => "revoke_party",
+            Self::DecideEnrolment(_) => "decide_enrolment",
         }
     }
 
@@ -222,7 +240,12 @@ impl Command {
             | Self::SetAuthority(_)
             | Self::CreateJoinToken(_)
             | Self::RedeemJoinToken(_)
-            | Self::RecordAct(_) => Level::new(2),
+            | Self::RecordAct(_)
+            | Self::CreateEnrolToken(_)
+            | Self::RedeemEnrolToken(_)
+            | Self::RecordCertificate(_)
+            | Self::RevokeParty(_)
+            | Self::DecideEnrolment(_) => Level::new(2),
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod codec;
 mod command;
 mod commit;
 mod dropped;
+mod enrolment;
 mod findings;
 mod fleet;
 mod holders;
@@ -52,6 +53,10 @@ pub use command::{
     UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
+pub use enrolment::{
+    CreateEnrolToken, DecideEnrolment, EnrolGrant, EnrolToken, Enrolled, Enrolment, PartyId,
+    PartyRow, PendingEnrolment, RecordCertificate, RedeemEnrolToken, RevokeParty,
+};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use recover::FINDING_RECOVERED;

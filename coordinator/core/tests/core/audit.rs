@@ -313,6 +313,12 @@ fn audit_table_of_acts_is_total_and_frozen() {
         ("raise-level", "raise_level", "always"),
         ("freeze-time", "freeze_time", "always"),
         ("confirm-time", "confirm_time", "always"),
+        ("create-enrol-token", "create_enrol_token", "always"),
+        ("enrol", "redeem_enrol_token", "always"),
+        ("renew-certificate", "record_certificate", "always"),
+        ("revoke", "revoke_party", "always"),
+        ("approve-enrolment", "decide_enrolment", "always"),
+        ("reject-enrolment", "decide_enrolment", "always"),
     ];
     let expected: BTreeMap<&str, (&str, &str)> =
         expected.into_iter().map(|(word, name, when)| (word, (name, when))).collect();
