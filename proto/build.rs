@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 9] =
-    ["common", "fleet", "catalog", "backup", "peer", "local", "restore", "join", "audit"];
+const FILES: [&str; 10] =
+    ["common", "fleet", "catalog", "backup", "peer", "local", "restore", "join", "audit", "keys"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files: Vec<String> = FILES.iter().map(|f| format!("strongroom/v1/{f}.proto")).collect();

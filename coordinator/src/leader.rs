@@ -12,6 +12,7 @@ use proto_types::Code;
 use crate::absent::AbsentWatch;
 use crate::authority::Authority;
 use crate::config::Config;
+use crate::key_care;
 use crate::membership;
 use crate::raft::RaftNode;
 use crate::service::core_request;
@@ -94,6 +95,9 @@ async fn round(
     sessions.truncate(limits::EXPIRED_MAX);
     if !sessions.is_empty() {
         let command = Command::ExpireSessions(ExpireSessions { sessions });
+        raft.propose_here(core_request(None, command)).await?;
+    }
+    if let Some(command) = key_care::due(&state, now) {
         raft.propose_here(core_request(None, command)).await?;
     }
     if let Some(command) = absent.look(&state) {

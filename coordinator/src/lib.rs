@@ -9,6 +9,7 @@ mod auth;
 mod authority;
 pub mod config;
 mod keeper;
+mod key_care;
 mod leader;
 mod membership;
 pub mod offline;

@@ -9,6 +9,7 @@ use proto::env::{Env, incoming};
 use proto::identity::Party;
 use proto::tls::{TlsFiles, TlsMaterial};
 use proto::v1::audit_server::AuditServer;
+use proto::v1::keys_server::KeysServer;
 use proto::v1::backup_server::BackupServer;
 use proto::v1::catalog_server::CatalogServer;
 use proto::v1::fleet_server::FleetServer;
@@ -35,7 +36,7 @@ use crate::raft::{RaftNode, StateMachine};
 use crate::roll_call::{self, RollCall};
 use crate::service::{
     Admission, AuditService, BackupService, CatalogService, FleetService, JOIN_BYTES_MAX,
-    JoinService, Parts, PeerService, RestoreService, Shared,
+    JoinService, KeysService, Parts, PeerService, RestoreService, Shared,
 };
 use crate::{leader, opening, scheduled, telemetry, wiped};
 
@@ -250,6 +251,9 @@ async fn router(
         ))
         .add_service(certified(
             AuditServer::new(AuditService(shared.clone())).max_decoding_message_size(limit),
+        ))
+        .add_service(certified(
+            KeysServer::new(KeysService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
             PeerServer::new(PeerService(shared.clone()))

@@ -9,6 +9,7 @@ mod catalog;
 pub(crate) mod convert;
 mod fleet;
 mod join;
+mod keys;
 mod members;
 mod peer;
 mod restore;
@@ -47,6 +48,7 @@ pub(crate) use backup::{BackupService, lease_gone};
 pub(crate) use catalog::CatalogService;
 pub(crate) use fleet::{FleetService, core_request};
 pub(crate) use join::{JoinService, MESSAGE_BYTES_MAX as JOIN_BYTES_MAX};
+pub(crate) use keys::KeysService;
 pub(crate) use peer::PeerService;
 pub(crate) use restore::RestoreService;
 

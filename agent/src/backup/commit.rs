@@ -45,6 +45,7 @@ impl Run<'_> {
                 uploaded = self.upload(&uploader, &made.uploads, bytes_total) => uploaded?,
                 ended = self.keep_lease(&lease, renew_every) => return Err(ended),
             }
+            self.require_same_kek()?;
             self.commit_changed(made, previous, &lease).await
         }
         .await;
@@ -61,7 +62,7 @@ impl Run<'_> {
         let request = v1::OpenUploadRequest {
             write_id: Some(self.engine.client.next_write_id()),
             epoch: self.session.epoch.get(),
-            parent_sequence: previous.map_or(0, |previous| previous.head.sequence.get()),
+            parent_sequence: self.parent(previous).map_or(0, |head| head.sequence.get()),
             ttl_ms: LEASE_MILLIS,
         };
         let response = self
@@ -137,8 +138,9 @@ impl Run<'_> {
     ) -> Result<v1::Point, BackupError> {
         let bytes = |id: &BundleId| Bytes::copy_from_slice(id.as_bytes());
         let added = made.uploads.iter().map(|file| bytes(&file.sealed.id)).collect();
-        let dropped = previous
-            .map(|previous| previous.needs.difference(&made.needs).map(bytes).collect())
+        let dropped = self
+            .parent_needs(previous)
+            .map(|needs| needs.difference(&made.needs).map(bytes).collect())
             .unwrap_or_default();
         self.commit(
             lease.id.clone(),
@@ -195,7 +197,7 @@ impl Run<'_> {
     ) -> Result<v1::Point, BackupError> {
         self.progress
             .on(ProgressEvent { items: totals.items, ..ProgressEvent::begin(Phase::Committing) });
-        let parent = previous.map(|p| Bytes::copy_from_slice(p.head.manifest.as_bytes()));
+        let parent = self.parent(previous).map(|h| Bytes::copy_from_slice(h.manifest.as_bytes()));
         let request = v1::CommitPointRequest {
             write_id: Some(self.engine.client.next_write_id()),
             epoch: self.session.epoch.get(),
@@ -216,6 +218,7 @@ impl Run<'_> {
                 async move { BackupClient::new(channel).commit_point(request).await }
             })
             .await?;
+        self.engine.note_wanted(response.key_orders, response.recovery_generation);
         let point = response.point.ok_or(BackupError::Answer("the committed point"))?;
         if point.sequence != sequence.get() {
             return Err(BackupError::Answer("the point that was committed"));
@@ -299,6 +302,7 @@ impl Run<'_> {
         let previous = Previous {
             head,
             keyring,
+            recovery: self.engine.recovery.fingerprint(),
             base: made.base,
             current: made.current,
             hints: made.hints,

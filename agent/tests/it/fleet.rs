@@ -19,6 +19,7 @@ use proto::tls::TlsFiles;
 use proto::v1;
 use proto::v1::backup_server::{Backup, BackupServer};
 use proto::v1::catalog_server::{Catalog, CatalogServer};
+use proto::v1::keys_server::KeysServer;
 use proto::v1::upload_bundle_request::Part;
 use proto_types::{
     BundleId, BundleKind, ClusterId, Code, FleetId, NodeId, SignedHeader, SigningPublicKey,
@@ -48,6 +49,10 @@ pub(crate) struct State {
     pub(crate) uploaded: u64,
     pub(crate) read: u64,
     pub(crate) faults: Faults,
+    /// What operators want of the cluster's keys.
+    pub(crate) orders: v1::KeyOrders,
+    /// Recovery keys before the one of now, as it says.
+    pub(crate) former: Vec<v1::FormerRecoveryKey>,
 }
 
 /// Each is used up when it strikes.
@@ -72,9 +77,9 @@ pub(crate) struct Faults {
 }
 
 #[derive(Clone)]
-struct Node {
+pub(crate) struct Node {
     id: u64,
-    state: Arc<Mutex<State>>,
+    pub(crate) state: Arc<Mutex<State>>,
     partial: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
 }
 
@@ -102,6 +107,7 @@ impl Fleet {
                 .tls_config(tls)
                 .unwrap()
                 .add_service(BackupServer::new(node.clone()))
+                .add_service(KeysServer::new(node.clone()))
                 .add_service(CatalogServer::new(node))
                 .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
             fleet.nodes.push(tokio::spawn(async move {
@@ -173,7 +179,7 @@ fn make_pki(directory: &Path, nodes: u64) {
     }
 }
 
-fn refuse<T>(code: Code, message: &str) -> Result<T, Status> {
+pub(crate) fn refuse<T>(code: Code, message: &str) -> Result<T, Status> {
     Err(ApiError::new(code, message).into())
 }
 
@@ -342,7 +348,10 @@ impl Backup for Node {
             epoch: state.epoch,
             recovery_hpke: Bytes::copy_from_slice(&recovery.hpke),
             recovery_signing: Bytes::copy_from_slice(&recovery.signing),
-            head: state.points.last().cloned(),
+            head: state.points.last().map(|point| state.with_bundles(point.sequence)),
+            key_orders: Some(state.orders),
+            former_recovery_keys: state.former.clone(),
+            ..Default::default()
         }))
     }
 
@@ -471,7 +480,12 @@ impl Backup for Node {
             state.faults.lose_commit_answers -= 1;
             return refuse(Code::Unavailable, "the answer was lost by the test");
         }
-        Ok(Response::new(v1::CommitPointResponse { point: Some(point) }))
+        let key_orders = Some(state.orders);
+        Ok(Response::new(v1::CommitPointResponse {
+            point: Some(point),
+            key_orders,
+            recovery_generation: 0,
+        }))
     }
 
     async fn end_upload(

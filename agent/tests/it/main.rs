@@ -4,6 +4,8 @@
 mod backup;
 mod export;
 mod fleet;
+mod fleet_keys;
+mod keys;
 mod local;
 mod restore;
 mod story;

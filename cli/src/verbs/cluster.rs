@@ -1,5 +1,7 @@
 //! `strongroom cluster`: which workload clusters the fleet protects.
 
+mod keys;
+
 use std::collections::BTreeMap;
 
 use agent::heads::KnownHeads;
@@ -21,6 +23,12 @@ pub enum Verb {
     Register(RegisterArgs),
     /// List the clusters
     List(ListArgs),
+    /// Have a cluster's agent take a new KEK with its next backup; no data moves (role admin)
+    RotateKek(keys::RotateArgs),
+    /// Have a cluster's agent seal new data under a new key; no data moves (role admin)
+    RotateDek(keys::RotateArgs),
+    /// Say that a cluster's new signing key is its own, after the one before was lost (role admin)
+    ApproveLineage(keys::ApproveArgs),
 }
 
 /// Arguments of `cluster register`.
@@ -59,6 +67,9 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::Register(arguments) => register(arguments, context).await,
         Verb::List(arguments) => list(&arguments, context).await,
+        Verb::RotateKek(arguments) => keys::rotate(&arguments, true, context).await,
+        Verb::RotateDek(arguments) => keys::rotate(&arguments, false, context).await,
+        Verb::ApproveLineage(arguments) => keys::approve(&arguments, context).await,
     }
 }
 

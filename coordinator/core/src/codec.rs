@@ -5,6 +5,7 @@
 
 mod audit;
 mod bucket;
+mod keys;
 mod outcome;
 mod refusal;
 mod request;

@@ -12,6 +12,7 @@ use proto_types::{
 
 use crate::audit::{Sender, Subject};
 use crate::dropped::{BundlePrefix, Dropped};
+use crate::keys::KeysCommand;
 use crate::rows::{
     BundleHome, FindingKey, Instance, Jump, Proof, ProofState, ReadPurpose, RecoveryPublicKey,
     Severity, SnapshotRow,
@@ -125,6 +126,8 @@ pub enum Command {
     ConfirmTime(ConfirmTime),
     /// Records an act that is no command of its own, or one that was refused before it became one.
     RecordAct(Box<RecordAct>),
+    /// About keys: which came before, which are wanted, which were shown.
+    Keys(Box<KeysCommand>),
 }
 
 impl Command {
@@ -169,6 +172,7 @@ impl Command {
             Self::FreezeTime(_) => "freeze_time",
             Self::ConfirmTime(_) => "confirm_time",
             Self::RecordAct(_) => "record_act",
+            Self::Keys(command) => command.name(),
         }
     }
 
@@ -221,7 +225,8 @@ impl Command {
             | Self::SetAuthority(_)
             | Self::CreateJoinToken(_)
             | Self::RedeemJoinToken(_)
-            | Self::RecordAct(_) => Level::new(2),
+            | Self::RecordAct(_)
+            | Self::Keys(_) => Level::new(2),
         }
     }
 }

@@ -9,6 +9,7 @@ use proto_types::{
 use std::sync::Arc;
 
 use crate::audit::AuditLog;
+use crate::keys::KeyBook;
 use crate::rows::{
     Authority, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Home, JoinToken,
     NodeRow, ObjectRow, PointRow, ReadLease, Recovery, Restore, Session, SnapshotRow, UploadLease,
@@ -49,6 +50,7 @@ pub struct State {
     /// Since the clocks jumped, until an admin confirms it.
     pub(crate) freeze: Option<Arc<Freeze>>,
     pub(crate) audit: AuditLog,
+    pub(crate) keys: KeyBook,
 }
 
 impl State {

@@ -8,6 +8,7 @@ mod ids;
 mod join;
 mod point;
 mod statement;
+mod succession;
 mod units;
 
 pub use code::Code;
@@ -23,4 +24,5 @@ pub use ids::{
 pub use join::join_token_hash;
 pub use point::{PointName, PointNameError, check_cluster_name};
 pub use statement::PointStatement;
+pub use succession::{LineageStatement, RecoverySuccession};
 pub use units::{ByteCount, Level, LogTime};

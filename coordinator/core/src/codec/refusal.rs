@@ -5,7 +5,9 @@ use proto_types::{Epoch, NodeId, Sequence};
 
 use super::DecodeError;
 use super::wire::{At, WireId, id, level, present};
-use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
+use crate::refusal::{
+    Field, HeaderField, HeaderProblem, KeysProblem, Limit, Refusal, RestoreProblem, Role,
+};
 
 const WHAT: &str = "refusal";
 
@@ -145,6 +147,9 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
             ..empty
         },
         Refusal::TimeFrozen => WireRefusal { kind: 61, ..empty },
+        Refusal::KeysRefused { problem } => {
+            WireRefusal { kind: 82, word: problem.to_tag(), ..empty }
+        }
     }
 }
 
@@ -241,6 +246,9 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
             active: level(at("active"), wire.have)?,
         },
         61 => Refusal::TimeFrozen,
+        82 => Refusal::KeysRefused {
+            problem: present(at("problem"), KeysProblem::from_tag(wire.word))?,
+        },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     })
 }

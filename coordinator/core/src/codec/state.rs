@@ -8,7 +8,8 @@
 //! grows with the changes and not with the points. Rows come in an order in which each one finds
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
 //! nodes, the change of voters, the restore under way with its pieces, forced recoveries, the
-//! bundles' home, objects, scheduled snapshots, the certificate authority, join tokens, the audit log.
+//! bundles' home, objects, scheduled snapshots, the certificate authority, join tokens, the audit log,
+//! former recovery keys, attested shares, orders for keys, lineages.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use imbl::{OrdMap, OrdSet};
 use prost::Message;
 use proto_types::{BundleId, LogTime};
 
-use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, exact};
+use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, exact, keys};
 use crate::audit::AuditLog;
 use crate::rows::{Home, PointRow};
 use crate::state::State;
@@ -94,6 +95,18 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
         for (alike, pending) in &state.audit.pending {
             writer.row(Row::AuditPending(audit::put_pending(alike, pending)))?;
         }
+    }
+    for former in &state.keys.former {
+        writer.row(Row::FormerKey(keys::put_former(former)))?;
+    }
+    for (key, attest) in &state.keys.attests {
+        writer.row(Row::Attest(keys::put_attest(*key, *attest)))?;
+    }
+    for (cluster, orders) in &state.keys.orders {
+        writer.row(Row::KeyOrders(keys::put_orders(cluster, *orders)))?;
+    }
+    for (cluster, lineage) in &state.keys.lineages {
+        writer.row(Row::Lineage(keys::put_lineage(cluster, lineage)))?;
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -278,6 +291,24 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
         Row::AuditPending(row) => {
             let (alike, pending) = audit::get_pending(row)?;
             once(&mut state.audit.pending, alike, pending)?;
+        }
+        Row::FormerKey(row) => {
+            if state.keys.former.last().is_some_and(|before| !before.finished) {
+                return Err(contradiction("two rotations of the recovery key"));
+            }
+            state.keys.former.push_back(Arc::new(keys::get_former(row)?));
+        }
+        Row::Attest(row) => {
+            let (key, attest) = keys::get_attest(&row)?;
+            once(&mut state.keys.attests, key, attest)?;
+        }
+        Row::KeyOrders(row) => {
+            let (cluster, orders) = keys::get_orders(&row)?;
+            once(&mut state.keys.orders, cluster, orders)?;
+        }
+        Row::Lineage(row) => {
+            let (cluster, lineage) = keys::get_lineage(&row)?;
+            once(&mut state.keys.lineages, cluster, Arc::new(lineage))?;
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

@@ -313,6 +313,14 @@ fn audit_table_of_acts_is_total_and_frozen() {
         ("raise-level", "raise_level", "always"),
         ("freeze-time", "freeze_time", "always"),
         ("confirm-time", "confirm_time", "always"),
+        ("rotate-recovery-key", "rotate_recovery", "always"),
+        ("replace-wraps", "replace_wraps", "always"),
+        ("finish-recovery-key-rotation", "finish_rotation", "always"),
+        ("begin-key-lineage", "begin_lineage", "always"),
+        ("approve-key-lineage", "approve_lineage", "always"),
+        ("order-key-rotation", "order_keys", "always"),
+        ("record-key-rotation", "record_keys", "always"),
+        ("attest-share", "attest_share", "always"),
     ];
     let expected: BTreeMap<&str, (&str, &str)> =
         expected.into_iter().map(|(word, name, when)| (word, (name, when))).collect();

@@ -15,7 +15,7 @@ use super::super::wire::{
     array_or_none, id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes,
     put_or_none, word,
 };
-use super::super::{DecodeError, audit, bucket};
+use super::super::{DecodeError, audit, bucket, keys};
 use super::joining::WireJoinToken;
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
@@ -27,7 +27,7 @@ use crate::state::State;
 pub(super) struct WireRow {
     #[prost(
         oneof = "Row",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32, 40, 41, 42"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32, 40, 41, 42, 53, 54, 55, 56"
     )]
     pub(super) row: Option<Row>,
 }
@@ -80,6 +80,14 @@ pub(super) enum Row {
     AuditEntry(Vec<u8>),
     #[prost(message, tag = "42")]
     AuditPending(audit::WirePending),
+    #[prost(message, tag = "53")]
+    FormerKey(keys::WireFormer),
+    #[prost(message, tag = "54")]
+    Attest(keys::WireAttest),
+    #[prost(message, tag = "55")]
+    KeyOrders(keys::WireOrders),
+    #[prost(message, tag = "56")]
+    Lineage(keys::WireLineage),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -283,6 +291,9 @@ pub(super) struct WireBundle {
     /// The generation of its object; 0: it has none.
     #[prost(uint64, tag = "10")]
     object: u64,
+    /// Of wraps: the number of recovery keys before theirs.
+    #[prost(uint32, tag = "53")]
+    recovery: u32,
 }
 
 pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
@@ -297,6 +308,7 @@ pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
         holders: row.holders.iter().map(|node| node.get()).collect(),
         points: row.points,
         object: row.object.map_or(0, LogIndex::get),
+        recovery: row.facts.recovery,
     })
 }
 
@@ -309,6 +321,7 @@ pub(super) fn get_bundle(wire: WireBundle) -> Result<(BundleId, BundleRow), Deco
         dek_ids: ids(at("dek_ids"), &wire.dek_ids)?,
         predecessor: id_or_none(at("predecessor"), &wire.predecessor)?,
         base: id_or_none(at("base"), &wire.base)?,
+        recovery: wire.recovery,
     };
     let row = BundleRow {
         facts: Arc::new(facts),
@@ -364,6 +377,8 @@ pub(super) struct WirePoint {
     statement: Vec<u8>,
     #[prost(uint32, tag = "20")]
     generation: u32,
+    #[prost(uint32, tag = "53")]
+    lineage: u32,
 }
 
 pub(super) fn put_point(point: &PointRow) -> Row {
@@ -388,6 +403,7 @@ pub(super) fn put_point(point: &PointRow) -> Row {
         stored_bytes_added: point.stored_bytes_added,
         statement: point.statement.map(Vec::from).unwrap_or_default(),
         generation: point.generation,
+        lineage: point.lineage,
     })
 }
 
@@ -417,6 +433,7 @@ pub(super) fn get_point(wire: WirePoint) -> Result<PointRow, DecodeError> {
         stored_bytes_added: wire.stored_bytes_added,
         statement: array_or_none(at("statement"), &wire.statement)?,
         generation: wire.generation,
+        lineage: wire.lineage,
     })
 }
 
