@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use proto::tls::TlsFiles;
-use proto_types::{Code, check_cluster_name};
+use proto_types::{CARRIED_BYTES_MAX, Code, check_cluster_name};
 use serde::Deserialize;
 
 use crate::patterns::Patterns;
@@ -31,12 +31,21 @@ pub struct Config {
 }
 
 /// How fast to upload.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct UploadConfig {
     /// Bytes per second of all uploads together; 0: as fast as the network.
-    #[serde(default)]
     pub limit_bytes_per_second: u64,
+    /// A point whose sealed bundles have at most so many bytes together is sent in one call, and its
+    /// bytes pass through the coordinators' log; 0: every point is uploaded before its commit. At most
+    /// 11264. Not used together with a limit on the rate.
+    pub carry_bytes_max: u64,
+}
+
+impl Default for UploadConfig {
+    fn default() -> Self {
+        Self { limit_bytes_per_second: 0, carry_bytes_max: CARRIED_BYTES_MAX }
+    }
 }
 
 /// One source.
@@ -166,6 +175,12 @@ impl Config {
         }
         for address in raw.coordinators.iter().filter(|address| !is_address(address)) {
             problems.push(format!("coordinators: {address:?} is not an address: use host:port"));
+        }
+        if raw.upload.carry_bytes_max > CARRIED_BYTES_MAX {
+            problems.push(format!(
+                "upload.carry_bytes_max: {}: use 0 to {CARRIED_BYTES_MAX}",
+                raw.upload.carry_bytes_max
+            ));
         }
         let state_dir = base.join(raw.state_dir);
         let sources = check_sources(base, raw.sources, &mut problems);

@@ -234,6 +234,7 @@ const fn usual_remedy(code: Code) -> Option<&'static str> {
         | Code::KeyTooShort
         | Code::LevelTooLow
         | Code::TimeFrozen
+        | Code::UploadFirst
         | Code::Conflict => return None,
     })
 }

@@ -87,7 +87,8 @@ pub(crate) const fn is_refusal(code: Code) -> bool {
         | Code::PointNotFound
         | Code::BundleNotFound
         | Code::NothingMatches
-        | Code::NoSpace => false,
+        | Code::NoSpace
+        | Code::UploadFirst => false,
         Code::InvalidArgument
         | Code::InvalidConfig
         | Code::Unauthenticated

@@ -8,6 +8,7 @@
 mod books;
 mod bucket;
 mod bucket_scrub;
+mod carried;
 mod claim;
 mod durable;
 mod fan_out;
@@ -22,6 +23,7 @@ mod upload;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -29,7 +31,7 @@ use futures::Stream;
 use proto::ApiError;
 use proto::env::Env;
 use proto_types::{BundleId, Code, LeaseId, LogIndex, NodeId, SignedHeader};
-use storage::bundles::{BucketBundleStore, BundleStore};
+use storage::bundles::{BucketBundleStore, BundleError, BundleStore, Space};
 use storage::ledger::{BundleRow, Ledger};
 use storage::snapshots::SnapshotStore;
 use tokio::sync::{Notify, watch};
@@ -37,6 +39,7 @@ use tokio::sync::{Notify, watch};
 use crate::peers::Peers;
 use crate::raft::RaftNode;
 
+pub(crate) use carried::{Carried, CarriedError};
 pub(crate) use home::keep_home;
 pub(crate) use sweep::keep_house;
 
@@ -64,6 +67,8 @@ pub(crate) struct Stores {
     /// Of whatever generation.
     pub(crate) bucket: Option<BucketBundleStore>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    /// What comes by the log, into `store`.
+    pub(crate) carried: Carried,
     pub(crate) snapshots: SnapshotStore,
 }
 
@@ -80,6 +85,10 @@ struct Inner {
     /// Where bundles are kept once an admin says so; a generation has to be chosen.
     bucket: Option<BucketBundleStore>,
     ledger: Arc<dyn Ledger>,
+    carried: Carried,
+    /// When this node last said which of the bundles that came by the log it has, in elapsed
+    /// milliseconds.
+    named: AtomicU64,
     snapshots: SnapshotStore,
     raft: RaftNode,
     peers: Peers,
@@ -148,7 +157,7 @@ impl Keeper {
         raft: RaftNode,
         peers: Peers,
     ) -> Self {
-        let Stores { store, bucket, ledger, snapshots } = stores;
+        let Stores { store, bucket, ledger, carried, snapshots } = stores;
         Self {
             inner: Arc::new(Inner {
                 env,
@@ -156,6 +165,8 @@ impl Keeper {
                 store,
                 bucket,
                 ledger,
+                carried,
+                named: AtomicU64::new(0),
                 snapshots,
                 raft,
                 peers,
@@ -208,6 +219,19 @@ impl Keeper {
             let partials = inner.store.partials().map_err(store_error)?;
             let partial = partials.iter().find(|partial| partial.id == bundle);
             Ok((partial.map_or(0, |partial| partial.bytes), false))
+        })
+        .await
+    }
+
+    /// Refuses bytes that come by the log where they would touch the reserve, as uploads are refused.
+    pub(crate) async fn require_room(&self, id: BundleId, bytes: u64) -> Result<(), ApiError> {
+        self.blocking("read-space", move |inner| {
+            let space = inner.store.space().map_err(store_error)?;
+            if space.has_room_for(bytes) {
+                return Ok(());
+            }
+            let Space { free_bytes, reserve_bytes } = space;
+            Err(store_error(BundleError::NoSpace { id, free_bytes, reserve_bytes }))
         })
         .await
     }

@@ -29,7 +29,7 @@ use crate::audit;
 use crate::auth::require_certificate;
 use crate::authority::Authority;
 use crate::config::Config;
-use crate::keeper::{Keeper, Stores, keep_home, keep_house};
+use crate::keeper::{Carried, Keeper, Stores, keep_home, keep_house};
 use crate::opening::Machine;
 use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
@@ -94,7 +94,15 @@ pub async fn run_on(
         wiped::refuse(config.node_id, levels, &peers).await?;
     }
     let snapshots = opened.snapshots;
-    let machine = StateMachine::new(env.clone(), snapshots.clone(), opened.home, levels.max);
+    let carried = Carried::new(env.clone(), opened.bundles.clone(), opened.ledger.clone());
+    let machine = StateMachine::new(
+        env.clone(),
+        snapshots.clone(),
+        opened.home,
+        levels.max,
+        carried.clone(),
+        opened.log.clone(),
+    );
     let book = machine.book();
     let roll = RollCall::new(env.clock.clone(), config.node_id, levels, opened.log.sync_times());
     let roll = Arc::new(roll);
@@ -110,6 +118,7 @@ pub async fn run_on(
             store: opened.bundles,
             bucket,
             ledger: opened.ledger,
+            carried,
             snapshots: snapshots.clone(),
         },
         raft.clone(),

@@ -73,6 +73,7 @@ const fn grpc_code(code: Code) -> tonic::Code {
         | Code::Conflict
         | Code::LevelTooLow
         | Code::TimeFrozen
+        | Code::UploadFirst
         | Code::Rollback => tonic::Code::FailedPrecondition,
         Code::DigestMismatch | Code::BadSignature | Code::WrongCluster => {
             tonic::Code::InvalidArgument

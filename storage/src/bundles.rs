@@ -46,6 +46,30 @@ pub trait BundleStore: Send + Sync + fmt::Debug + 'static {
     /// many; [`BundleError::WrongDigest`], after which the upload is gone.
     fn finish(&self, id: &BundleId, expected_bytes: u64) -> Result<(), BundleError>;
 
+    /// Writes a whole bundle that is kept durably elsewhere, as in the log: held at once, durable only
+    /// after [`BundleStore::sync`]. Written anew where it is held already, since nobody knows what a
+    /// process that died has left.
+    ///
+    /// # Errors
+    /// [`BundleError::WrongDigest`], [`BundleError::NoSpace`] when the disk is full: the reserve is
+    /// not kept, because whoever calls this has promised the bytes already.
+    fn put(&self, id: &BundleId, bytes: &[u8]) -> Result<(), BundleError> {
+        let have = self.begin(id, bytes.len() as u64)?;
+        let rest = usize::try_from(have).ok().and_then(|have| bytes.get(have..));
+        if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {
+            self.write(id, have, rest)?;
+        }
+        self.finish(id, bytes.len() as u64)
+    }
+
+    /// Brings all that was put to stable storage.
+    ///
+    /// # Errors
+    /// As the storage reports it. After one, nothing is known of what was put before.
+    fn sync(&self) -> Result<(), BundleError> {
+        Ok(())
+    }
+
     /// Forgets an upload that was begun; fine when there is none.
     ///
     /// # Errors

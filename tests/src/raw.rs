@@ -286,6 +286,7 @@ impl RawCluster {
             manifest_id: files.manifest.id_bytes(),
             key_bundle_id: files.key.id_bytes(),
             wraps_id: files.wraps.id_bytes(),
+            carried: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The last steps of a backup: lease, uploads, commit, and what is remembered once the fleet has
 //! acknowledged it. Nothing is remembered before.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +10,9 @@ use std::time::Duration;
 use bundle::{ItemKey, Keyring};
 use bytes::Bytes;
 use proto::v1;
+use proto::ApiError;
 use proto::v1::backup_client::BackupClient;
-use proto_types::{BundleId, PointStatement, Sequence};
+use proto_types::{BundleId, Code, PointStatement, Sequence};
 
 use super::BackupError;
 use super::files::{self, Made};
@@ -34,6 +36,16 @@ impl Run<'_> {
             0 => self.engine.config.upload.limit_bytes_per_second,
             limit => limit,
         };
+        if limit == 0 && bytes_total <= self.engine.config.upload.carry_bytes_max {
+            match self.commit_carried(made, previous).await {
+                Err(BackupError::Api(error))
+                    if matches!(error.code(), Code::UploadFirst | Code::LevelTooLow) =>
+                {
+                    tracing::debug!(%error, "the point is uploaded before its commit");
+                }
+                done => return done,
+            }
+        }
         let (lease, renew_every) = self.open_lease(previous).await?;
         let uploader = Uploader {
             client: self.engine.client.clone(),
@@ -45,7 +57,6 @@ impl Run<'_> {
                 uploaded = self.upload(&uploader, &made.uploads, bytes_total) => uploaded?,
                 ended = self.keep_lease(&lease, renew_every) => return Err(ended),
             }
-            self.require_same_kek()?;
             self.commit_changed(made, previous, &lease).await
         }
         .await;
@@ -136,23 +147,40 @@ impl Run<'_> {
         previous: Option<&Previous>,
         lease: &Lease,
     ) -> Result<v1::Point, BackupError> {
-        let bytes = |id: &BundleId| Bytes::copy_from_slice(id.as_bytes());
-        let added = made.uploads.iter().map(|file| bytes(&file.sealed.id)).collect();
-        let dropped = self
-            .parent_needs(previous)
-            .map(|needs| needs.difference(&made.needs).map(bytes).collect())
-            .unwrap_or_default();
+        let changed = changed(made, self.parent_needs(previous), Vec::new());
+        self.commit_content(lease.id.clone(), made, previous, changed).await
+    }
+
+    /// All in one call: the bundles come in the commit.
+    async fn commit_carried(
+        &self,
+        made: &Made,
+        previous: Option<&Previous>,
+    ) -> Result<v1::Point, BackupError> {
+        let paths: Vec<PathBuf> = made.uploads.iter().map(|file| file.path.clone()).collect();
+        let read = self.engine.env.blocking("read the spool", move || {
+            paths.iter().map(|path| std::fs::read(path).map(Bytes::from)).collect::<Result<Vec<_>, _>>()
+        });
+        let carried: Vec<Bytes> = read.await?.map_err(|error: std::io::Error| {
+            ApiError::new(Code::LocalIo, format!("cannot read the spool: {error}"))
+        })?;
+        let changed = changed(made, self.parent_needs(previous), carried);
+        self.commit_content(Bytes::new(), made, previous, changed).await
+    }
+
+    async fn commit_content(
+        &self,
+        lease_id: Bytes,
+        made: &Made,
+        previous: Option<&Previous>,
+        changed: v1::ChangedPoint,
+    ) -> Result<v1::Point, BackupError> {
+        self.require_same_kek()?;
         self.commit(
-            lease.id.clone(),
+            lease_id,
             made.identity.sequence,
             previous,
-            v1::commit_point_request::Content::Changed(v1::ChangedPoint {
-                added,
-                dropped,
-                manifest_id: bytes(&made.head.manifest),
-                key_bundle_id: bytes(&made.head.key_bundle),
-                wraps_id: bytes(&made.head.wraps),
-            }),
+            v1::commit_point_request::Content::Changed(changed),
             files::wire_proofs(&made.current.proofs),
             made.current.totals,
         )
@@ -331,5 +359,24 @@ impl Run<'_> {
             Ok(Err(error)) => tracing::warn!(%error, "the cache could not be written"),
             Err(error) => tracing::warn!(%error, "the cache could not be written"),
         }
+    }
+}
+
+/// What a point brings and no longer needs. `carried`: the files of `added`, or none of them.
+fn changed(
+    made: &Made,
+    parent_needs: Option<&BTreeSet<BundleId>>,
+    carried: Vec<Bytes>,
+) -> v1::ChangedPoint {
+    let bytes = |id: &BundleId| Bytes::copy_from_slice(id.as_bytes());
+    v1::ChangedPoint {
+        added: made.uploads.iter().map(|file| bytes(&file.sealed.id)).collect(),
+        dropped: parent_needs
+            .map(|needs| needs.difference(&made.needs).map(bytes).collect())
+            .unwrap_or_default(),
+        manifest_id: bytes(&made.head.manifest),
+        key_bundle_id: bytes(&made.head.key_bundle),
+        wraps_id: bytes(&made.head.wraps),
+        carried,
     }
 }

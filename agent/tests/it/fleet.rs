@@ -247,7 +247,13 @@ impl State {
                 self.needs.last().cloned().unwrap()
             }
             Content::Changed(changed) => {
-                if !self.leases.contains(&request.lease_id[..]) {
+                for (id, file) in changed.added.iter().zip(&changed.carried) {
+                    assert_eq!(BundleId::of(file).as_bytes()[..], id[..], "the file of its name");
+                    let signed = SignedHeader::from_tail(file, file.len() as u64).unwrap();
+                    self.headers.insert(id.to_vec(), signed);
+                    self.bundles.insert(id.to_vec(), file.to_vec());
+                }
+                if changed.carried.is_empty() && !self.leases.contains(&request.lease_id[..]) {
                     return refuse(Code::LeaseGone, "no such lease");
                 }
                 let mut needs = self.needs.last().cloned().unwrap_or_default();
@@ -315,6 +321,7 @@ impl State {
                 bytes: self.bundles[id].len() as u64,
                 holders: vec![1],
                 in_bucket: false,
+                in_log: false,
             })
             .collect();
         point

@@ -89,6 +89,7 @@ impl Story<'_> {
                 manifest_id: Bytes::copy_from_slice(manifest.as_bytes()),
                 key_bundle_id,
                 wraps_id,
+                carried: Vec::new(),
             };
             refusals.push(
                 self.refused_commit(&client, &session, &head, &lease.lease_id, content).await?,

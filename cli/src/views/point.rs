@@ -90,6 +90,8 @@ pub struct BundleView {
     pub bytes: u64,
     /// Node ids of the coordinators known to hold it.
     pub holders: Vec<u64>,
+    /// It came by the log: a majority of the coordinators has it, and is not named yet.
+    pub in_log: bool,
 }
 
 impl From<&v1::Point> for PointView {
@@ -163,6 +165,7 @@ impl From<&PointInfo> for PointView {
                     kind: bundle.kind.clone(),
                     bytes: bundle.bytes,
                     holders: Vec::new(),
+                    in_log: false,
                 })
                 .collect(),
         }
@@ -199,6 +202,7 @@ impl From<&v1::BundleInfo> for BundleView {
             kind: bundle.kind.clone(),
             bytes: bundle.bytes,
             holders: bundle.holders.clone(),
+            in_log: bundle.in_log,
         }
     }
 }
@@ -275,7 +279,11 @@ impl PointView {
                 rows.push([
                     bundle.kind.clone(),
                     size(bundle.bytes),
-                    if holders.is_empty() { "-".to_owned() } else { holders.join(",") },
+                    match (&holders[..], bundle.in_log) {
+                        ([], true) => "a majority".to_owned(),
+                        ([], false) => "-".to_owned(),
+                        _ => holders.join(","),
+                    },
                     bundle.id.clone(),
                 ]);
             }

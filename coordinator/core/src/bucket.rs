@@ -65,6 +65,7 @@ fn settle(state: &mut State, context: &Context<'_>) -> Result<(), Refusal> {
             for id in &ids {
                 if let Some(row) = state.bundles.get_mut(id) {
                     row.holders.clear();
+                    row.in_log = false;
                 }
             }
         }
@@ -188,6 +189,7 @@ pub(crate) fn record(state: &mut State, command: &RecordObjects) -> Result<Outco
                 if state.home.settled {
                     // Released by this very entry: the nodes' copies count no more.
                     row.holders.clear();
+                    row.in_log = false;
                 }
             }
             Some(_) | None => unknown += 1,
@@ -276,14 +278,15 @@ impl State {
     }
 }
 
-/// Refuses a bundle that is neither in the bucket nor on a majority of the voters (B1).
+/// Refuses a bundle that is neither in the bucket nor on a majority of the voters, be it by the log
+/// alone (B1).
 pub(crate) fn require_durable(
     bundle: BundleId,
     row: Option<&BundleRow>,
     voters: &Voters,
 ) -> Result<(), Refusal> {
     match row {
-        Some(row) if row.object.is_some() => Ok(()),
+        Some(row) if row.object.is_some() || row.in_log => Ok(()),
         Some(row) => holders::require_durable(bundle, &row.holders, voters),
         None => holders::require_durable(bundle, &std::collections::BTreeSet::new(), voters),
     }

@@ -186,8 +186,9 @@ impl Command {
     /// The level a program needs to apply it. A new command has that of the release it comes with:
     /// whoever adds one decides it here.
     #[must_use]
-    pub const fn level(&self) -> Level {
+    pub fn level(&self) -> Level {
         match self {
+            Self::CommitPoint(commit) if commit.carries() => Level::new(2),
             Self::InitFleet(_)
             | Self::RegisterCluster(_)
             | Self::AcquireEpoch(_)
@@ -382,6 +383,9 @@ pub struct AddedBundle {
     pub holders: Vec<NodeId>,
     /// Whether it is in the bucket, read back whole, under the name announced for this upload.
     pub in_bucket: bool,
+    /// The whole file, where this entry carries it (decision 0018); empty where nodes or the bucket
+    /// have it already.
+    pub carried: Vec<u8>,
 }
 
 /// See [`Command::OpenReadLease`]. The same one again answers the same.
@@ -679,7 +683,45 @@ pub struct RecordAct {
 }
 
 impl CommitPoint {
-    /// An upper bound of the entry's length in the log, in bytes. `apply` refuses more than
+    /// Whether it carries all bundles that it adds, and so needs no upload before it.
+    #[must_use]
+    pub fn carries(&self) -> bool {
+        match &self.content {
+            Content::Changed(content) => {
+                let mut added = content.added.iter();
+                !content.added.is_empty() && added.all(|bundle| !bundle.carried.is_empty())
+            }
+            Content::Unchanged { .. } => false,
+        }
+    }
+
+    /// Bytes of all bundles that it carries.
+    #[must_use]
+    pub fn carried_bytes(&self) -> u64 {
+        match &self.content {
+            Content::Changed(content) => {
+                content.added.iter().map(|bundle| bundle.carried.len() as u64).sum()
+            }
+            Content::Unchanged { .. } => 0,
+        }
+    }
+
+    /// The bundles that it carries, taken out of it.
+    #[must_use]
+    pub fn into_carried(self) -> Vec<(BundleId, Vec<u8>)> {
+        match self.content {
+            Content::Changed(content) => content
+                .added
+                .into_iter()
+                .filter(|bundle| !bundle.carried.is_empty())
+                .map(|bundle| (bundle.id, bundle.carried))
+                .collect(),
+            Content::Unchanged { .. } => Vec::new(),
+        }
+    }
+
+    /// An upper bound of the entry's length in the log without the bundles that it carries, in
+    /// bytes. `apply` refuses more than
     /// [`crate::limits::COMMIT_BYTES_MAX`]; an agent asks before it seals a repack that drops too
     /// many bundles at once.
     #[must_use]

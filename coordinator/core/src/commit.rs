@@ -2,6 +2,7 @@
 //! one place where points and bundles come into being. Coordinators believe nothing here that is
 //! not signed by the cluster (K3), and no copy that a node has not fsynced (B1).
 
+mod carried;
 mod headers;
 mod needs;
 
@@ -48,7 +49,11 @@ pub(crate) fn commit(
     }
     let cluster = clusters::require_epoch(state, &command.cluster, command.epoch)?;
     require_next(cluster, command)?;
-    require_lease(state, cluster.head.sequence, command)?;
+    if command.carries() {
+        carried::require_possible(state, command)?;
+    } else {
+        require_lease(state, cluster.head.sequence, command)?;
+    }
     let proofs = keys::proofs(state, &cluster.id, check_proofs(&command.proofs)?);
     let bytes = command.entry_bytes();
     if bytes > limits::COMMIT_BYTES_MAX {

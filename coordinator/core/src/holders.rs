@@ -45,6 +45,7 @@ pub(crate) fn record(
     let mut unknown = 0;
     let released =
         |row: &BundleRow| home.to == BundleHome::Bucket && home.settled && row.object.is_some();
+    let voters = state.durable_on(context.log.voters);
     let mut record = |bundle: &BundleId, change: &dyn Fn(&mut BundleRow) -> bool| match state
         .bundles
         .get_mut(bundle)
@@ -62,7 +63,12 @@ pub(crate) fn record(
     // Before the last change of the bundles' home it may have had what it has deleted since.
     let is_current = command.home == home.changed;
     for bundle in command.present.iter().filter(|_| is_current) {
-        record(bundle, &|row| !released(row) && row.holders.insert(command.node));
+        record(bundle, &|row| {
+            let is_new = !released(row) && row.holders.insert(command.node);
+            // From here on those named are who has it.
+            row.in_log &= !voters.have_majority(&row.holders);
+            is_new
+        });
     }
     let mut lost = Vec::new();
     for bundle in &command.absent {

@@ -35,6 +35,7 @@ pub const SOURCE_BYTES_MAX: usize = 32;
 pub const REASON_BYTES_MAX: usize = 200;
 /// Bytes of one commit as a log entry, by the estimate of `CommitPoint::entry_bytes`.
 pub const COMMIT_BYTES_MAX: u64 = 4096;
+pub use proto_types::CARRIED_BYTES_MAX;
 
 /// Labels of one cluster.
 pub const LABELS_MAX: usize = 32;

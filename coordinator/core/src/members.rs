@@ -127,8 +127,10 @@ pub(crate) fn seal(state: &mut State, of: OfChange) -> Result<Outcome, Refusal> 
     let change = require_change(state, of)?;
     if !change.sealed {
         // One that nobody holds gets no worse by it, and would hold up every change for ever.
-        for (id, row) in state.bundles.iter().filter(|(_, row)| !row.holders.is_empty()) {
-            bucket::require_durable(*id, Some(row), &Voters::of(change.voters.clone()))?;
+        for (id, row) in state.bundles.iter().filter(|(_, row)| !row.is_nowhere()) {
+            // By name: that the old voters' log has it says nothing of the new ones.
+            let named = BundleRow { in_log: false, ..row.clone() };
+            bucket::require_durable(*id, Some(&named), &Voters::of(change.voters.clone()))?;
         }
         state.change = Some(Arc::new(Change { sealed: true, ..change.as_ref().clone() }));
     }
@@ -147,6 +149,9 @@ pub(crate) fn end(
         return Err(Refusal::ChangeUnderWay);
     }
     state.change = None;
+    if done {
+        forget_log(state);
+    }
     if done && let Some(node) = change.remove {
         mark_removed(state, context, node);
     }
@@ -170,6 +175,18 @@ pub(crate) fn remove(
     }
     mark_removed(state, context, node);
     Ok(Outcome::NodeRemoved { node })
+}
+
+/// Who votes is others now: of every bundle only those named count that have it. Before the change
+/// was sealed they were a majority of the new voters.
+pub(crate) fn forget_log(state: &mut State) {
+    let in_log: Vec<_> =
+        state.bundles.iter().filter(|(_, row)| row.in_log).map(|(id, _)| *id).collect();
+    for id in in_log {
+        if let Some(row) = state.bundles.get_mut(&id) {
+            row.in_log = false;
+        }
+    }
 }
 
 /// Takes a node out for ever; its copies count for nothing from here on.
@@ -247,7 +264,7 @@ impl State {
     pub fn not_durable_on(&self, voters: &BTreeSet<NodeId>) -> u64 {
         let voters = Voters::of(voters.clone());
         let waited_for = |row: &&BundleRow| {
-            row.object.is_none() && !row.holders.is_empty() && !voters.have_majority(&row.holders)
+            row.object.is_none() && !row.is_nowhere() && !voters.have_majority(&row.holders)
         };
         self.bundles.values().filter(waited_for).count() as u64
     }

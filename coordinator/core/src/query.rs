@@ -111,7 +111,9 @@ impl State {
     pub fn under_replicated(&self, voters: &BTreeSet<NodeId>) -> Vec<UnderReplicated> {
         self.bundles
             .iter()
-            .filter(|(_, row)| self.wants_copies(row) && !voters.is_subset(&row.holders))
+            // Who has what the log has brought is not known yet.
+            .filter(|(_, row)| self.wants_copies(row) && !row.in_log)
+            .filter(|(_, row)| !voters.is_subset(&row.holders))
             .map(|(bundle, row)| UnderReplicated {
                 bundle: *bundle,
                 missing: voters.difference(&row.holders).copied().collect(),
@@ -125,7 +127,8 @@ impl State {
     pub fn missing_on(&self, node: NodeId) -> Vec<MissingBundle> {
         self.bundles
             .iter()
-            .filter(|(_, row)| self.wants_copies(row) && !row.holders.contains(&node))
+            .filter(|(_, row)| self.wants_copies(row) && !row.in_log)
+            .filter(|(_, row)| !row.holders.contains(&node))
             .map(|(bundle, row)| MissingBundle {
                 bundle: *bundle,
                 bytes: row.facts.bytes,

@@ -47,6 +47,7 @@ pub(crate) fn recover(
         members::mark_removed(state, context, *id);
     }
     state.change = None;
+    members::forget_log(state);
     let row = NodeRow {
         id: node,
         name: command.name.clone(),

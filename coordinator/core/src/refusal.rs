@@ -138,6 +138,12 @@ pub enum Refusal {
     /// A commit of new content without an upload lease.
     #[error("a point with new content needs its upload lease: open an upload first")]
     LeaseRequired,
+    /// A commit that carries its bundles, where they cannot come by the log now.
+    #[error(
+        "the voters are being changed, or bundles belong into the bucket: upload this point's bundles \
+         first, then commit them"
+    )]
+    UploadFirst,
     /// The session's result is not kept any more, so that nobody can tell if it is a repeat.
     #[error(
         "request {number} of session {session} is older than the results that are kept, or the \
@@ -416,6 +422,7 @@ impl Refusal {
             | Self::BundleRepeated { .. }
             | Self::DroppedUnknown { .. }
             | Self::Surplus { .. } => Code::InvalidArgument,
+            Self::UploadFirst => Code::UploadFirst,
             Self::LimitReached { limit, .. } => limit.code(),
             Self::ClusterExists { .. }
             | Self::ClusterNameTaken { .. }
@@ -548,6 +555,8 @@ words! {
         Authority = 40, "fleet's certificate authority", "send the certificate and sealed key that `fleet init` made", InvalidArgument;
         /// Time to live of a join token.
         JoinTtl = 41, "token's time to live", "use a second to a day", InvalidArgument;
+        /// Bytes of a bundle in a commit.
+        Carried = 70, "bundle that the commit carries", "send the file whose digest and length it names, carry all bundles of a point or none, and name no lease or holder beside it", InvalidArgument;
         /// An act to record.
         Act = 48, "act to be recorded", "name who did it, a word of lower-case letters and hyphens, and a code where it was refused", InvalidArgument;
         /// Which key an operator wants changed, or an agent changed.
@@ -593,6 +602,8 @@ words! {
         Voters = 14, "the number of voters", "more of them make every write slower and little safer", LimitReached;
         /// Objects of one upload.
         Objects = 23, "the number of objects the upload announces", "begin a new upload", TooLarge;
+        /// Bytes of the bundles that a commit carries.
+        Carried = 70, "the size of the bundles the commit carries in bytes", "upload them first", TooLarge;
         /// Join tokens.
         JoinTokens = 40, "the number of join tokens", "wait until some are over", LimitReached;
     }

@@ -233,6 +233,7 @@ fn adopt(
         .map(|(id, mut row)| {
             // Nobody has it until a node of this fleet says so.
             row.holders.clear();
+            row.in_log = false;
             (id, row)
         })
         .collect();

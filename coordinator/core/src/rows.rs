@@ -269,13 +269,16 @@ pub struct BundleRow {
     pub points: u64,
     /// The generation of its object, where it is in the bucket.
     pub object: Option<LogIndex>,
+    /// Its bytes came in the log entry of its commit: a majority of the voters has them by Raft's own
+    /// rule, and which ones its `holders` will say. Until then (decision 0018).
+    pub in_log: bool,
 }
 
 impl BundleRow {
     /// Whether no node and no bucket is known to have it.
     #[must_use]
     pub fn is_nowhere(&self) -> bool {
-        self.holders.is_empty() && self.object.is_none()
+        self.holders.is_empty() && self.object.is_none() && !self.in_log
     }
 }
 

@@ -38,6 +38,7 @@ impl Keeper {
         let ids = ids.to_vec();
         self.blocking("acknowledge", move |inner| {
             let _gate = gate;
+            inner.carried(inner.carried.sync_for(&ids))?;
             let mut held = Vec::new();
             for id in ids {
                 if let Some(bytes) = inner.store.size(&id).map_err(store_error)? {

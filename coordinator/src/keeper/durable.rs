@@ -10,6 +10,7 @@ use storage::bundles::BundleError;
 use storage::disk::is_no_space;
 use storage::ledger::LedgerError;
 
+use super::CarriedError;
 use super::{Inner, Keeper, chain, store_error};
 
 /// `ENFILE` and `EMFILE`: no more files can be opened. Nothing was written and nothing is lost.
@@ -53,6 +54,11 @@ impl Inner {
     /// The result of any use of the ledger. It is rebuilt when the node starts again, so an error
     /// is worth the start.
     pub(super) fn noted<T>(&self, result: Result<T, LedgerError>) -> Result<T, ApiError> {
+        result.map_err(|error| self.fail(chain(&error)))
+    }
+
+    /// The result of bringing to stable storage what came by the log.
+    pub(super) fn carried<T>(&self, result: Result<T, CarriedError>) -> Result<T, ApiError> {
         result.map_err(|error| self.fail(chain(&error)))
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use coordinator_core::{BundleRow, Command, RecordHolders, limits};
@@ -24,6 +25,8 @@ const REST_PER_WORK: u32 = 9;
 const REST_MAX: Duration = Duration::from_secs(2);
 /// Even without a change, what failed is tried again.
 const ROUND: Duration = Duration::from_secs(10);
+/// How long the fleet knows of what the log has brought only that a majority has it.
+const NAME_EVERY_MS: u64 = 10_000;
 
 /// Keeps house and books until it is dropped.
 pub(crate) async fn keep_house(keeper: Keeper) {
@@ -57,7 +60,7 @@ impl Keeper {
         let view = self.inner.raft.local();
         // Of what nobody has there is nothing to fetch; that is the leader's to report.
         let state = &view.state;
-        let is_somewhere = |row: &BundleRow| !row.holders.is_empty() || row.object.is_some();
+        let is_somewhere = |row: &BundleRow| !row.is_nowhere();
         let needed: BTreeSet<BundleId> = state
             .bundles()
             .filter(|(_, row)| state.wants_copies(row) && is_somewhere(row))
@@ -99,31 +102,42 @@ impl Keeper {
             .into_iter()
             .map(|(id, _)| id)
             .collect();
-        let mut present = Vec::new();
-        let mut absent = Vec::new();
+        // Who has what the log has brought is not asked at once: together it costs less, and until
+        // then it is known that a majority has it. A change of the voters waits for the names.
+        let in_log_too = state.change().is_some()
+            || !state.home().settled
+            || self.inner.env.clock.elapsed_millis()
+                >= self.inner.named.load(Ordering::Relaxed) + NAME_EVERY_MS;
+        let mut news = Vec::new();
         for (id, row) in state.bundles() {
-            if state.is_released(id) {
+            if state.is_released(id) || (row.in_log && !in_log_too) {
                 continue;
             }
             match (held.contains(id), row.holders.contains(&self.inner.this)) {
-                (true, false) => present.push(*id),
-                (false, true) if !lock(&self.inner.receiving).contains(id) => absent.push(*id),
+                (true, false) => news.push((*id, true)),
+                (false, true) if !lock(&self.inner.receiving).contains(id) => {
+                    news.push((*id, false));
+                }
                 _ => {}
             }
         }
-        let half = limits::RECORDED_HOLDERS_MAX / 2;
-        let rounds = present.len().max(absent.len()).div_ceil(half);
-        for round in 0..rounds {
-            let part = |ids: &[BundleId]| {
-                ids.iter().skip(round * half).take(half).copied().collect::<Vec<_>>()
+        let ids: Vec<BundleId> = news.iter().map(|(id, _)| *id).collect();
+        self.blocking("sync-carried", move |inner| inner.carried(inner.carried.sync_for(&ids)))
+            .await?;
+        for part in news.chunks(limits::RECORDED_HOLDERS_MAX) {
+            let ids = |is_here: bool| {
+                part.iter().filter(|(_, here)| *here == is_here).map(|(id, _)| *id).collect()
             };
             let command = Command::RecordHolders(RecordHolders {
                 node: self.inner.this,
-                present: part(&present),
-                absent: part(&absent),
+                present: ids(true),
+                absent: ids(false),
                 home: state.home().changed,
             });
             self.inner.raft.propose(core_request(None, command)).await?;
+        }
+        if in_log_too {
+            self.inner.named.store(self.inner.env.clock.elapsed_millis(), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -155,6 +169,9 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
     let claims = inner.noted(inner.ledger.all_claims())?;
     let held = inner.noted(inner.ledger.bundles())?;
     let partials = inner.store.partials().map_err(store_error)?;
+    // Listed between the two as well: what the log has just brought is here, and the state that
+    // needs it follows.
+    let arriving = inner.carried.arriving();
     let state = inner.raft.local().state;
 
     let is_live = |claim: &UploadClaim| state.brings_bundles(&claim.lease);
@@ -178,7 +195,9 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
     // In the bucket, and so are all others: the copies here may go (invariant B1).
     unwanted.extend(held.iter().map(|(bundle, _)| *bundle).filter(|id| state.is_released(id)));
     for bundle in unwanted {
-        if state.is_needed(&bundle) && !state.is_released(&bundle) {
+        if arriving.contains(&bundle)
+            || (state.is_needed(&bundle) && !state.is_released(&bundle))
+        {
             continue;
         }
         // One that is being written stays: its writer finds the lease gone and wakes us again.

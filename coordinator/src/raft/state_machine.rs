@@ -7,15 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use coordinator_core::{Command, Event, LogContext, Segment, State, Voters, apply, codec};
+use coordinator_core::{
+    Command, Event, LogContext, Outcome, Segment, State, Voters, apply, codec,
+};
 use futures::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::entry::RaftEntry;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::storage::{
+    EntryResponder, RaftLogReader, RaftSnapshotBuilder, RaftStateMachine,
+};
 use openraft::{EntryPayload, OptionalSend};
 use proto::env::Env;
-use proto_types::{Level, LogIndex, NodeId};
+use proto_types::{BundleId, Level, LogIndex, NodeId};
 use storage::home::DataDir;
+use storage::raft_log::RaftLogStore;
 use storage::raft_types::{
     LogId, Outcome as OutcomeBytes, SnapshotMeta, StoredMembership, TypeConfig as C,
 };
@@ -26,12 +31,15 @@ use super::node::Published;
 use super::snapshot_data::SnapshotData;
 use crate::audit::Book;
 use crate::config::Member;
+use crate::keeper::Carried;
 use crate::telemetry;
 
 /// What a batch of entries leaves to be done.
 #[derive(Default)]
 struct Batch {
     closed: Vec<Arc<Segment>>,
+    /// Bundles that came with commits, to be written to files of their own.
+    carried: Vec<(BundleId, Vec<u8>)>,
     /// Whether somebody waits for the entry's answer on this node.
     is_asked: bool,
 }
@@ -42,6 +50,8 @@ pub(crate) struct StateMachine {
     snapshots: SnapshotStore,
     home: DataDir,
     book: Book,
+    carried: Carried,
+    log: RaftLogStore,
     level_max: Level,
     /// Log time of the state in the newest snapshot, in milliseconds; 0: there is none.
     snapshot_time: Arc<AtomicU64>,
@@ -90,7 +100,15 @@ fn require_level(needed: Level, level_max: Level) -> io::Result<()> {
 impl StateMachine {
     /// An empty state; openraft installs the newest snapshot and replays the log behind it.
     /// It takes no part in anything above `level_max`.
-    pub(crate) fn new(env: Env, snapshots: SnapshotStore, home: DataDir, level_max: Level) -> Self {
+    /// `log` is only read: what of it a snapshot passes over.
+    pub(crate) fn new(
+        env: Env,
+        snapshots: SnapshotStore,
+        home: DataDir,
+        level_max: Level,
+        carried: Carried,
+        log: RaftLogStore,
+    ) -> Self {
         let state = State::new();
         let (published, _) = watch::channel(Published {
             state: state.clone(),
@@ -103,6 +121,8 @@ impl StateMachine {
             snapshots,
             book: Book::new(home.clone()),
             home,
+            carried,
+            log,
             level_max,
             snapshot_time: Arc::default(),
             state,
@@ -165,7 +185,47 @@ impl StateMachine {
             }
             tracing::debug!(?event, index, "applied");
         }
+        if let (Command::CommitPoint(commit), Outcome::Committed { .. }) =
+            (request.command, &applied.outcome)
+        {
+            batch.carried.extend(commit.into_carried());
+        }
         Ok(OutcomeBytes::new(codec::encode_outcome(&applied.outcome)))
+    }
+
+    /// Writes the bundles that the log brought, at the latest before a snapshot takes the log's place.
+    async fn put_carried(&self, bundles: Vec<(BundleId, Vec<u8>)>, sync: bool) -> io::Result<()> {
+        let carried = self.carried.clone();
+        self.env
+            .blocking("put-carried", move || {
+                carried.put(&bundles)?;
+                if sync { carried.sync() } else { Ok(()) }
+            })
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)
+    }
+
+    /// Takes the bundles out of the entries up to `last` that are in this node's log and will never be
+    /// applied here, because a snapshot passes over them: this node may be one of the majority whose
+    /// log alone has them (B1). What was never committed is removed like all that nobody needs.
+    async fn keep_passed_over(&mut self, last: LogId) -> io::Result<()> {
+        let mut next = self.last_applied.map_or(0, |id| id.index() + 1);
+        loop {
+            let entries = self.log.limited_get_log_entries(next, last.index() + 1).await?;
+            let Some(end) = entries.last() else { return Ok(()) };
+            next = end.log_id().index() + 1;
+            let mut bundles = Vec::new();
+            for entry in entries {
+                if let EntryPayload::Normal(command) = entry.payload
+                    && let Command::CommitPoint(commit) =
+                        codec::decode_request(command.bytes()).map_err(unreadable)?.command
+                {
+                    bundles.extend(commit.into_carried());
+                }
+            }
+            self.put_carried(bundles, true).await?;
+        }
     }
 }
 
@@ -218,7 +278,18 @@ impl RaftStateMachine<C> for StateMachine {
                 .await
                 .map_err(io::Error::other)??;
         }
+        let brought: Vec<_> =
+            batch.carried.iter().map(|(id, bytes)| (*id, bytes.len() as u64)).collect();
+        if !brought.is_empty() {
+            self.put_carried(batch.carried, false).await?;
+        }
         self.publish();
+        if !brought.is_empty() {
+            self.carried.published();
+        }
+        for (bundle, bytes) in brought {
+            telemetry::bundle_stored(bundle, bytes, "log");
+        }
         if let Some(began) = began {
             telemetry::applied(began.elapsed());
         }
@@ -233,6 +304,7 @@ impl RaftStateMachine<C> for StateMachine {
             env: self.env.clone(),
             snapshots: self.snapshots.clone(),
             state: self.state.clone(),
+            carried: self.carried.clone(),
             snapshot_time: self.snapshot_time.clone(),
             meta: SnapshotMeta {
                 last_log_id: self.last_applied,
@@ -246,6 +318,11 @@ impl RaftStateMachine<C> for StateMachine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
+        // This node's own newest came after a sync of what it covers.
+        let is_own = self.snapshots.newest().is_some_and(|own| own.meta() == meta);
+        if let Some(last) = meta.last_log_id.filter(|_| !is_own) {
+            self.keep_passed_over(last).await?;
+        }
         let (expected, store) = (meta.clone(), self.snapshots.clone());
         let (home, level_max) = (self.home.clone(), self.level_max);
         let accept = move |state: &State| {
@@ -268,6 +345,7 @@ impl RaftStateMachine<C> for StateMachine {
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish();
+        self.carried.published();
         Ok(())
     }
 
@@ -284,6 +362,7 @@ pub(crate) struct Builder {
     env: Env,
     snapshots: SnapshotStore,
     state: State,
+    carried: Carried,
     snapshot_time: Arc<AtomicU64>,
     meta: SnapshotMeta,
 }
@@ -293,11 +372,17 @@ impl RaftSnapshotBuilder<C> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<C, SnapshotData>, io::Error> {
         let (snapshots, state) = (self.snapshots.clone(), self.state.clone());
+        let carried = self.carried.clone();
         let meta = self.meta.clone();
         let written = meta.clone();
         let snapshot = self
             .env
-            .blocking("build-snapshot", move || SnapshotData::write(&snapshots, &written, &state))
+            .blocking("build-snapshot", move || {
+                // The log behind a snapshot is not replayed, and is purged: what came by it has to be
+                // on stable storage by itself.
+                carried.sync().map_err(io::Error::other)?;
+                SnapshotData::write(&snapshots, &written, &state)
+            })
             .await
             .map_err(io::Error::other)??;
         self.snapshot_time.store(self.state.log_time().as_millis(), Ordering::Relaxed);

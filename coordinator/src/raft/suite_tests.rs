@@ -12,10 +12,13 @@ use storage::log::LogOptions;
 use storage::raft_log::RaftLogStore;
 use storage::raft_types::TypeConfig as C;
 use storage::snapshots::SnapshotStore;
+use storage::bundles::{BundleOptions, FileBundleStore};
+use storage::ledger::MemoryLedger;
 use storage::spawn::Driver;
 use tempfile::TempDir;
 
 use super::StateMachine;
+use crate::keeper::Carried;
 
 struct Builder;
 
@@ -31,7 +34,17 @@ impl StoreBuilder<C, RaftLogStore, StateMachine, TempDir> for Builder {
         let log =
             RaftLogStore::open(&home, LogOptions::default(), Driver::threads()).expect("a new log");
         let (snapshots, _) = SnapshotStore::open(&home, log.bounds()).expect("no snapshots yet");
-        let mut machine = StateMachine::new(Env::system(), snapshots, home, Level::NEWEST);
+        let store = FileBundleStore::open(&home, BundleOptions::default()).expect("no bundles yet");
+        let ledger = Arc::new(MemoryLedger::new());
+        let carried = Carried::new(Env::system(), Arc::new(store), ledger);
+        let mut machine = StateMachine::new(
+            Env::system(),
+            snapshots,
+            home,
+            Level::NEWEST,
+            carried,
+            log.clone(),
+        );
         machine.applied_state().await.expect("an empty state");
         Ok((directory, log, machine))
     }

@@ -255,6 +255,7 @@ mod tests {
                 recovery: 0,
             }),
             holders: BTreeSet::new(),
+            in_log: false,
             points: 1,
             object: None,
         };

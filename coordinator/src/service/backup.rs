@@ -9,7 +9,10 @@ use coordinator_core::{
 };
 use proto::v1::backup_server::Backup;
 use proto::{ApiError, v1};
-use proto_types::{BundleId, ClusterId, Code, Epoch, LeaseId, LogTime, NodeId, Sequence};
+use proto_types::{
+    BundleId, CARRIED_BYTES_MAX, ClusterId, Code, Epoch, LeaseId, LogTime, NodeId, Sequence,
+    SignedHeader,
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::fleet::core_request;
@@ -99,6 +102,7 @@ pub(super) async fn describe(
             signature: *signed.signature(),
             holders: holders.get(id).cloned().unwrap_or_default(),
             in_bucket: is_object,
+            carried: Vec::new(),
         });
     }
     Ok(added)
@@ -252,6 +256,50 @@ impl BackupService {
         describe(&self.0, lease, index, ids).await
     }
 
+    /// The same of bundles that come with the commit.
+    async fn carried(&self, changed: &v1::ChangedPoint) -> Result<Vec<AddedBundle>, ApiError> {
+        let bytes: u64 = changed.carried.iter().map(|file| file.len() as u64).sum();
+        if bytes > CARRIED_BYTES_MAX {
+            return Err(ApiError::new(
+                Code::TooLarge,
+                format!(
+                    "a commit carries at most {CARRIED_BYTES_MAX} bytes of bundles, this one {bytes}: \
+                     upload them first"
+                ),
+            ));
+        }
+        if changed.carried.len() != changed.added.len() {
+            return Err(convert::invalid("carried: not one file for each bundle of `added`"));
+        }
+        let mut added = Vec::with_capacity(changed.added.len());
+        for (id, file) in changed.added.iter().zip(&changed.carried) {
+            let id = convert::bundle_id(id, "added")?;
+            let found = BundleId::of(file);
+            if found != id {
+                return Err(ApiError::new(
+                    Code::DigestMismatch,
+                    format!("the bytes sent as bundle {} have the digest {}", id, found.short()),
+                ));
+            }
+            let signed = SignedHeader::from_tail(file, file.len() as u64).map_err(|error| {
+                convert::invalid(format!("bundle {} has no valid header: {error}", id.short()))
+            })?;
+            added.push(AddedBundle {
+                id,
+                bytes: file.len() as u64,
+                header: signed.header_bytes().to_vec(),
+                signature: *signed.signature(),
+                holders: Vec::new(),
+                in_bucket: false,
+                carried: file.to_vec(),
+            });
+        }
+        if let Some(first) = added.first() {
+            self.0.keeper.require_room(first.id, bytes).await?;
+        }
+        Ok(added)
+    }
+
     async fn content(
         &self,
         cluster: ClusterId,
@@ -268,6 +316,12 @@ impl BackupService {
                     .try_into()
                     .map_err(|_| convert::invalid("unchanged.signature: expected 64 bytes"))?,
             }),
+            Some(Wire::Changed(changed)) if !changed.carried.is_empty() => {
+                let added = self.carried(&changed).await?;
+                let lengths = added.iter().map(|bundle| (bundle.id, bundle.bytes));
+                self.0.uploads.check_commit(&self.0.raft.local().state, cluster, lengths)?;
+                Self::changed(changed, added)
+            }
             Some(Wire::Changed(changed)) => {
                 let lease = lease.ok_or_else(|| convert::invalid("lease_id: not given"))?;
                 let row = match known_lease(&self.0, cluster, lease).await {

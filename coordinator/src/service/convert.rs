@@ -116,6 +116,7 @@ pub(crate) fn point_with_bundles(state: &State, row: &PointRow, cluster: &Cluste
                 bytes: bundle.facts.bytes,
                 holders: bundle.holders.iter().map(|node| node.get()).collect(),
                 in_bucket: bundle.object.is_some(),
+                in_log: bundle.in_log,
             })
         })
         .collect();

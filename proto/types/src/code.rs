@@ -113,6 +113,8 @@ codes! {
     KeyTooShort = "KEY_TOO_SHORT", retry false, exit 7;
     /// The target already holds something and the policy says fail.
     Conflict = "CONFLICT", retry false, exit 8;
+    /// A point's bundles cannot come in its commit now: agents upload them before it.
+    UploadFirst = "UPLOAD_FIRST", retry false, exit 8;
     /// The disk reserve is reached.
     NoSpace = "NO_SPACE", retry true, exit 9;
     /// A limit on simultaneous work is reached.

@@ -11,6 +11,10 @@ mod statement;
 mod succession;
 mod units;
 
+/// Bytes of all bundles that come in the commit of their point, in the log: with the rest of the
+/// commit under 16 KiB (decision 0018). Larger points are uploaded.
+pub const CARRIED_BYTES_MAX: u64 = 11 << 10;
+
 pub use code::Code;
 pub use header::{
     BundleKind, ClearHeader, FORMAT_VERSION, HeaderError, LEAD_BYTES, LEAD_MAGIC, MAX_DEK_IDS,

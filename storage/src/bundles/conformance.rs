@@ -22,6 +22,7 @@ pub fn run<S: BundleStore>(make: impl Fn() -> S) {
     a_quarantined_copy_is_not_held_and_can_be_replaced(&make());
     what_is_not_there_is_not_found(&make());
     the_list_is_complete_and_sorted(&make());
+    what_is_put_is_held_at_once(&make());
 }
 
 fn content(seed: u8, bytes: usize) -> (BundleId, Vec<u8>) {
@@ -173,4 +174,20 @@ fn the_list_is_complete_and_sorted(store: &dyn BundleStore) {
     expected.sort();
     assert_eq!(store.list().expect("list"), expected);
     assert!(store.space().expect("space").free_bytes > 0);
+}
+
+fn what_is_put_is_held_at_once(store: &dyn BundleStore) {
+    let (id, content) = content(31, 3_000);
+    store.put(&id, &content).expect("put");
+    assert_eq!(store.read(&id).expect("read"), content);
+    assert_eq!(store.list().expect("list"), [HeldBundle { id, bytes: 3_000 }]);
+    assert_eq!(store.partials().expect("partials"), []);
+    store.put(&id, &content).expect("put again");
+    store.sync().expect("sync");
+    store.verify(&id).expect("verify");
+    let wrong = store.put(&BundleId::of(b"another"), &content);
+    assert!(matches!(wrong, Err(BundleError::WrongDigest { .. })), "{wrong:?}");
+    assert!(!store.contains(&BundleId::of(b"another")).expect("contains"));
+    store.delete(&id).expect("delete");
+    assert!(!store.contains(&id).expect("contains"));
 }

@@ -158,6 +158,17 @@ impl BundleStore for FaultyBundleStore {
         Ok(())
     }
 
+    fn put(&self, id: &BundleId, bytes: &[u8]) -> Result<(), BundleError> {
+        self.step(Operation::Write, id)?;
+        self.heal(id);
+        self.inner.put(id, bytes)
+    }
+
+    fn sync(&self) -> Result<(), BundleError> {
+        self.step(Operation::Finish, &BundleId::ZERO)?;
+        self.inner.sync()
+    }
+
     fn abandon(&self, id: &BundleId) -> Result<(), BundleError> {
         self.inner.abandon(id)
     }

@@ -17,6 +17,8 @@ use crate::home::DataDir;
 
 const PARTIAL: &str = "partial";
 const PARTIAL_SUFFIX: &str = ".part";
+/// Of what is put; removed at the next start like everything there that no upload can go on with.
+const PUT_SUFFIX: &str = ".put";
 const QUARANTINE: &str = "quarantine";
 const READ_BYTES: usize = 1 << 20;
 
@@ -376,6 +378,33 @@ impl BundleStore for FileBundleStore {
         Ok(())
     }
 
+    fn put(&self, id: &BundleId, bytes: &[u8]) -> Result<(), BundleError> {
+        let found = BundleId::of(bytes);
+        if found != *id {
+            return Err(BundleError::WrongDigest { id: *id, found });
+        }
+        let temporary = self.root.join(PARTIAL).join(format!("{id}{PUT_SUFFIX}"));
+        let path = self.path(id);
+        let written = self.write_new(&temporary, bytes).and_then(|()| {
+            match self.disk.rename(&temporary, &path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // The first bundle of its directory, whose name `sync` makes durable as well.
+                    self.disk.create_dir_all(disk::parent(&path))?;
+                    self.disk.rename(&temporary, &path)
+                }
+                renamed => renamed,
+            }
+        });
+        written.map_err(|source| self.refused(id, "write", &path, source))?;
+        // Written anew, over whatever was there.
+        lock(&self.doubted).remove(id);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), BundleError> {
+        self.disk.sync_all(&self.root).map_err(failed("sync", &self.root))
+    }
+
     fn abandon(&self, id: &BundleId) -> Result<(), BundleError> {
         match self.upload(id) {
             Some(upload) => {
@@ -484,6 +513,18 @@ impl BundleStore for FileBundleStore {
 }
 
 impl FileBundleStore {
+    /// A new file with these bytes, whatever had the name.
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let file = match self.disk.create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(path)?;
+                self.disk.create(path)?
+            }
+            created => created?,
+        };
+        file.write_at(0, bytes)
+    }
+
     fn refused(
         &self,
         id: &BundleId,

@@ -79,6 +79,7 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::LeaseExists { lease } => WireRefusal { kind: 14, id: lease.put(), ..empty },
         Refusal::LeaseOfAnother { lease } => WireRefusal { kind: 15, id: lease.put(), ..empty },
         Refusal::LeaseRequired => WireRefusal { kind: 16, ..empty },
+        Refusal::UploadFirst => WireRefusal { kind: 99, ..empty },
         Refusal::SessionExpired { session, number } => {
             WireRefusal { kind: 17, id: session.put(), have: *number, ..empty }
         }
@@ -192,6 +193,7 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         14 => Refusal::LeaseExists { lease: lease()? },
         15 => Refusal::LeaseOfAnother { lease: lease()? },
         16 => Refusal::LeaseRequired,
+        99 => Refusal::UploadFirst,
         17 => Refusal::SessionExpired { session: id(at("session"), &wire.id)?, number: wire.have },
         18 => Refusal::FirstPointUnchanged { cluster: cluster()? },
         19 => Refusal::BadStatement { cluster: cluster()?, sequence: Sequence::new(wire.have) },

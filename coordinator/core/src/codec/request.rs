@@ -348,6 +348,9 @@ pub(super) struct WireAddedBundle {
     holders: Vec<u64>,
     #[prost(bool, tag = "6")]
     in_bucket: bool,
+    /// Absent in entries below level 2.
+    #[prost(bytes = "vec", tag = "7")]
+    carried: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -558,6 +561,7 @@ pub(super) fn put_added(bundle: &AddedBundle) -> WireAddedBundle {
         signature: bundle.signature.to_vec(),
         holders: bundle.holders.iter().map(|node| node.get()).collect(),
         in_bucket: bundle.in_bucket,
+        carried: bundle.carried.clone(),
     }
 }
 
@@ -761,5 +765,6 @@ pub(super) fn get_added(wire: WireAddedBundle) -> Result<AddedBundle, DecodeErro
         signature: array(At(WHAT, "added.signature"), &wire.signature)?,
         holders: wire.holders.into_iter().map(NodeId::new).collect(),
         in_bucket: wire.in_bucket,
+        carried: wire.carried,
     })
 }

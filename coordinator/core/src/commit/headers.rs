@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use proto_types::{BundleId, BundleKind, HeaderError, SignedHeader};
 
+use super::carried;
 use crate::command::{AddedBundle, ChangedContent, CommitPoint};
 use crate::leases::within;
 use crate::limits::{ADDED_MAX, HOLDERS_MAX};
@@ -27,11 +28,13 @@ pub(super) fn check(
     let mut rows = BTreeMap::new();
     for bundle in &content.added {
         within(Limit::Holders, bundle.holders.len(), HOLDERS_MAX)?;
+        carried::check(bundle)?;
         let row = BundleRow {
             facts: Arc::new(facts(state, fleet, cluster, parent, command, content, bundle)?),
             holders: bundle.holders.iter().copied().collect(),
             points: 0,
             object: None,
+            in_log: !bundle.carried.is_empty(),
         };
         if row.holders.len() != bundle.holders.len() {
             return Err(Refusal::InvalidField { field: Field::Holders });

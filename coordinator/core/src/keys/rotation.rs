@@ -102,6 +102,9 @@ pub(super) fn replace(
     if old.is_empty() {
         return Err(refused(KeysProblem::WrapsUnknown));
     }
+    if !command.wraps.carried.is_empty() {
+        return Err(Refusal::InvalidField { field: Field::Carried });
+    }
     let facts = commit::wraps_facts(state, fleet, cluster, command.key_bundle, &command.wraps)?;
     if state.bundle(&command.wraps.id).is_some() {
         return Err(Refusal::BundleRepeated { bundle: command.wraps.id });
@@ -120,6 +123,7 @@ pub(super) fn replace(
         holders: command.wraps.holders.iter().copied().collect(),
         points: 0,
         object: None,
+        in_log: false,
     };
     if row.holders.len() != command.wraps.holders.len() {
         return Err(Refusal::InvalidField { field: Field::Holders });

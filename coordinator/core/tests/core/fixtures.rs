@@ -352,6 +352,7 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("lease_exists", Refusal::LeaseExists { lease }),
         ("lease_of_another", Refusal::LeaseOfAnother { lease }),
         ("lease_required", Refusal::LeaseRequired),
+        ("upload_first", Refusal::UploadFirst),
         ("session_expired", Refusal::SessionExpired { session: session(1), number: 5 }),
         ("first_point_unchanged", Refusal::FirstPointUnchanged { cluster }),
         ("bad_statement", Refusal::BadStatement { cluster, sequence }),

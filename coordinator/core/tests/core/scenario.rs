@@ -459,6 +459,7 @@ fn added(draft: &DraftBundle) -> AddedBundle {
         signature,
         holders: draft.holders.iter().copied().map(NodeId::new).collect(),
         in_bucket: draft.in_bucket,
+        carried: Vec::new(),
     }
 }
 

@@ -294,6 +294,8 @@ pub(super) struct WireBundle {
     /// Of wraps: the number of recovery keys before theirs.
     #[prost(uint32, tag = "53")]
     recovery: u32,
+    #[prost(bool, tag = "64")]
+    in_log: bool,
 }
 
 pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
@@ -309,6 +311,7 @@ pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
         points: row.points,
         object: row.object.map_or(0, LogIndex::get),
         recovery: row.facts.recovery,
+        in_log: row.in_log,
     })
 }
 
@@ -328,6 +331,7 @@ pub(super) fn get_bundle(wire: WireBundle) -> Result<(BundleId, BundleRow), Deco
         holders: wire.holders.into_iter().map(NodeId::new).collect(),
         points: wire.points,
         object: (wire.object != 0).then(|| LogIndex::new(wire.object)),
+        in_log: wire.in_log,
     };
     Ok((id(at("id"), &wire.id)?, row))
 }
