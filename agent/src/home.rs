@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use bundle::{Kek, KeyFileError, MAX_KEY_FILE_BYTES, RecoveryPublic, RecoverySecret, SigningKey};
 use proto_types::env::Random;
 use proto_types::{BundleId, Code, KeyFingerprint, SessionId, SigningPublicKey};
-use std::sync::{Arc, PoisonError, RwLock};
 use rustix::fs::{FlockOperation, flock};
+use std::sync::{Arc, PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 use crate::key_notices::Notice;

@@ -45,7 +45,9 @@ fn home_makes_a_lost_or_cut_store_secret_anew_and_notes_it() {
     let key_line = whole.find("\nkey ").unwrap();
     let flipped = whole.replacen("\nkey ", "\nkey 0", 1);
     let mut aside = 0;
-    for text in [String::new(), whole[..key_line + 20].to_owned(), flipped, "\u{0}binary".to_owned()] {
+    for text in
+        [String::new(), whole[..key_line + 20].to_owned(), flipped, "\u{0}binary".to_owned()]
+    {
         std::fs::write(&report.kek, &text).unwrap();
         let home = open().unwrap();
         assert_eq!(home.notices(), [Notice::Replaced], "{text:?}");

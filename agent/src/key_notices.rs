@@ -111,7 +111,9 @@ mod tests {
         for notice in ALL {
             assert_eq!(Notice::from_word(notice.word()), Some(notice));
             let finding = notice.finding();
-            assert!(finding.remedy.contains("finding clear") || finding.remedy.contains("strongroom"));
+            assert!(
+                finding.remedy.contains("finding clear") || finding.remedy.contains("strongroom")
+            );
             assert!(finding.message.len() < 1024 && finding.remedy.len() < 1024);
         }
         assert_eq!(Notice::from_word("store-secret"), None);

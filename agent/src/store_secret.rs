@@ -14,8 +14,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bundle::{Expect, Kek, Keyring, OpenError, OpenedWraps};
 use proto_types::env::Random;
 
-pub(crate) use decide::{Presence, Start, at_start};
 use decide::{Look, before_backup};
+pub(crate) use decide::{Presence, Start, at_start};
 pub(crate) use file::{FilePlace, KEK_FILE};
 
 use crate::home::HomeError;
@@ -109,11 +109,8 @@ impl StoreSecret {
             }
             (Start::Use, _) => return Err(missing()),
         };
-        let keks = Keks {
-            current: Arc::new(current),
-            next: next.map(Arc::new),
-            former: Vec::new(),
-        };
+        let keks =
+            Keks { current: Arc::new(current), next: next.map(Arc::new), former: Vec::new() };
         Ok(Self { place, keks: RwLock::new(keks) })
     }
 
@@ -201,7 +198,11 @@ impl StoreSecret {
     }
 
     /// Opens wraps with whichever of the known KEKs they are under.
-    pub(crate) fn open_wraps(&self, file: &[u8], expect: &Expect) -> Result<OpenedWraps, OpenError> {
+    pub(crate) fn open_wraps(
+        &self,
+        file: &[u8],
+        expect: &Expect,
+    ) -> Result<OpenedWraps, OpenError> {
         let known: Vec<Arc<Kek>> = self.with(|keks| {
             let newest = keks.next.iter().chain(std::iter::once(&keks.current));
             newest.chain(keks.former.iter().rev()).cloned().collect()

@@ -10,8 +10,9 @@ use proto_types::{BundleId, ClusterId, DekId, FleetId, LogTime, SignedHeader};
 
 use crate::manifest_wire::{ManifestReader, ManifestWriter};
 use crate::{
-    Expect, FileTime, Form, Item, ItemKey, ItemKind, Kek, Keyring, Location, Manifest, Piece, Proof,
-    ProofState, RecoveryPublicFile, RecoverySecret, RecoveryShare, SigningKey, Totals, keyring_wire,
+    Expect, FileTime, Form, Item, ItemKey, ItemKind, Kek, Keyring, Location, Manifest, Piece,
+    Proof, ProofState, RecoveryPublicFile, RecoverySecret, RecoveryShare, SigningKey, Totals,
+    keyring_wire,
 };
 
 /// The same bytes every time.
@@ -121,7 +122,8 @@ fn manifest() -> Vec<u8> {
         link_target: Vec::new(),
         hard_link: None,
     };
-    let items = vec![item(b"", ItemKind::Directory, vec![]), item(b"a", ItemKind::File, vec![secret])];
+    let items =
+        vec![item(b"", ItemKind::Directory, vec![]), item(b"a", ItemKind::File, vec![secret])];
     let manifest = Manifest {
         sequence: proto_types::Sequence::new(1),
         key_bundle: BundleId::of(b"k"),

@@ -15,7 +15,11 @@ pub struct FormerRecovery {
     pub signature: [u8; 64],
 }
 
-fn succession(fleet: FleetId, former: &RecoveryPublic, next: &RecoveryPublic) -> RecoverySuccession {
+fn succession(
+    fleet: FleetId,
+    former: &RecoveryPublic,
+    next: &RecoveryPublic,
+) -> RecoverySuccession {
     RecoverySuccession {
         fleet,
         former: former.fingerprint(),

@@ -33,9 +33,10 @@ pub(crate) fn due(state: &State, now: LogTime) -> Option<Command> {
                     attested.holders, attested.threshold
                 )
             },
-            remedy: "ask every holder for `strongroom key attest SHARE`; if fewer than needed still \
+            remedy:
+                "ask every holder for `strongroom key attest SHARE`; if fewer than needed still \
                      have theirs, `strongroom key rotate` while you can"
-                .to_owned(),
+                    .to_owned(),
         })),
         (false, true) => Some(Command::ClearFinding(ClearFinding { key })),
         _ => None,

@@ -42,7 +42,13 @@ async fn opens_with_the_kek(agent: &Agent, fleet: &Fleet, sequence: u64, expect:
     let to = fleet.scratch(&format!("{}-{sequence}-{}", agent.cluster, expect.len()));
     let point = format!("{}@{sequence}", agent.cluster);
     let done = agent.cli.run(&[
-        "restore", "--point", &point, "--to", shown(&to), "--kek", shown(&agent.kek()),
+        "restore",
+        "--point",
+        &point,
+        "--to",
+        shown(&to),
+        "--kek",
+        shown(&agent.kek()),
     ]);
     done.await.success();
     assert_eq!(std::fs::read_to_string(to.join("conf")).expect("restored"), expect);
@@ -51,10 +57,7 @@ async fn opens_with_the_kek(agent: &Agent, fleet: &Fleet, sequence: u64, expect:
 }
 
 async fn uploaded(agent: &Agent, sequence: u64) -> u64 {
-    let shown = agent
-        .cli
-        .json(&["backup", "list", "--cluster", &agent.cluster])
-        .await;
+    let shown = agent.cli.json(&["backup", "list", "--cluster", &agent.cluster]).await;
     let points = shown.as_array().cloned().or_else(|| shown["points"].as_array().cloned());
     let points = points.unwrap_or_default();
     let point = points
@@ -69,7 +72,8 @@ async fn kek_lost_cut_changed_or_rotated_every_point_still_opens_and_a_person_is
     let fleet = Fleet::start().await;
     let source = source(&fleet, "source");
     // Bytes whose second upload would show.
-    let big: Vec<u8> = (0..400_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let big: Vec<u8> =
+        (0..400_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     std::fs::write(source.join("big"), &big).expect("a file");
     let mut agent = Agent::enrol(&fleet, "harbour", &source, &["secrets/**"]).await;
     assert_eq!(agent.backup().await, 1);
@@ -140,13 +144,23 @@ async fn kek_lost_cut_changed_or_rotated_every_point_still_opens_and_a_person_is
     let to = fleet.scratch("old-by-recovery");
     let key = fleet.recovery_files();
     let done = agent.cli.run(&[
-        "restore", "--point", "harbour@1", "--to", shown(&to), "--recovery-key", shown(&key),
+        "restore",
+        "--point",
+        "harbour@1",
+        "--to",
+        shown(&to),
+        "--recovery-key",
+        shown(&key),
     ]);
     done.await.success();
     assert_eq!(std::fs::read_to_string(to.join("conf")).expect("restored"), "as it was at first\n");
     let status = agent.cli.json(&["key", "status"]).await;
     assert_eq!(status["clusters"][0]["lineage"], Value::from(1));
-    assert_eq!(status["clusters"][0]["unapproved"], Value::Bool(false), "its signing key is the same");
+    assert_eq!(
+        status["clusters"][0]["unapproved"],
+        Value::Bool(false),
+        "its signing key is the same"
+    );
 }
 
 #[tokio::test]
@@ -189,10 +203,8 @@ async fn signing_key_lost_is_found_again_or_waits_for_an_operator() {
     let keys = agent.cli.json(&["agent", "keys", "--dir", shown(agent.directory())]).await;
     let fingerprint = text(&keys, "signing_key_fingerprint");
     let wrong = "0".repeat(fingerprint.len());
-    let refused = agent
-        .cli
-        .run(&["cluster", "approve-lineage", "harbour", "--fingerprint", &wrong])
-        .await;
+    let refused =
+        agent.cli.run(&["cluster", "approve-lineage", "harbour", "--fingerprint", &wrong]).await;
     refused.assert_refused("another fingerprint", Code::WrongKey, &[&fingerprint]);
     let approve = ["cluster", "approve-lineage", "harbour", "--fingerprint", &fingerprint];
     let approved = agent.cli.json(&approve).await;
@@ -205,7 +217,13 @@ async fn signing_key_lost_is_found_again_or_waits_for_an_operator() {
     // What the lost key signed is still the cluster's, by the recovery key.
     let (to, key) = (fleet.scratch("before"), fleet.recovery_files());
     let done = agent.cli.run(&[
-        "restore", "--point", "harbour@2", "--to", shown(&to), "--recovery-key", shown(&key),
+        "restore",
+        "--point",
+        "harbour@2",
+        "--to",
+        shown(&to),
+        "--recovery-key",
+        shown(&key),
     ]);
     done.await.success();
 }
@@ -285,7 +303,8 @@ async fn key_rotate_renews_living_and_lost_clusters_and_both_keys_work_until_it_
         let name = format!("harbour@{sequence}");
         restore_with(&agent, &new_shares, &name, &to).await.success();
         let refused =
-            restore_with(&agent, &old_shares, &name, &fleet.scratch(&format!("no-{sequence}"))).await;
+            restore_with(&agent, &old_shares, &name, &fleet.scratch(&format!("no-{sequence}")))
+                .await;
         refused.assert_refused("the old shares", Code::WrongKey, &[]);
     }
     // And goes on backing up.
@@ -325,9 +344,7 @@ async fn key_rotate_renews_living_and_lost_clusters_and_both_keys_work_until_it_
     let status = agent.cli.json(&["key", "status"]).await;
     assert_eq!(status["attested"][0]["share"], Value::from(1));
     let old_pub = old.join("recovery.pub");
-    let refused = agent
-        .cli
-        .run(&["key", "attest", &old_shares[0], "--recovery-pub", shown(&old_pub)])
-        .await;
+    let refused =
+        agent.cli.run(&["key", "attest", &old_shares[0], "--recovery-pub", shown(&old_pub)]).await;
     refused.assert_refused("a share of before", Code::WrongKey, &["another recovery key"]);
 }

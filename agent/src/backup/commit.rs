@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bundle::{ItemKey, Keyring};
 use bytes::Bytes;
-use proto::v1;
 use proto::ApiError;
+use proto::v1;
 use proto::v1::backup_client::BackupClient;
 use proto_types::{BundleId, Code, PointStatement, Sequence};
 
@@ -159,7 +159,10 @@ impl Run<'_> {
     ) -> Result<v1::Point, BackupError> {
         let paths: Vec<PathBuf> = made.uploads.iter().map(|file| file.path.clone()).collect();
         let read = self.engine.env.blocking("read the spool", move || {
-            paths.iter().map(|path| std::fs::read(path).map(Bytes::from)).collect::<Result<Vec<_>, _>>()
+            paths
+                .iter()
+                .map(|path| std::fs::read(path).map(Bytes::from))
+                .collect::<Result<Vec<_>, _>>()
         });
         let carried: Vec<Bytes> = read.await?.map_err(|error: std::io::Error| {
             ApiError::new(Code::LocalIo, format!("cannot read the spool: {error}"))

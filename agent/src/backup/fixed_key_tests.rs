@@ -77,7 +77,8 @@ fn fixed_key_values_are_taken_for_secrets_and_reported() {
     }
     let none = crate::patterns::Patterns::default;
     let config = DirectoryConfig { path: root, keys: none(), include: none(), exclude: none() };
-    let source: Arc<dyn Source> = Arc::new(Vendor(DirectorySource::open("vendor", &config).unwrap()));
+    let source: Arc<dyn Source> =
+        Arc::new(Vendor(DirectorySource::open("vendor", &config).unwrap()));
     let env = Env::system();
     let (kek, signing) = (Kek::generate(&*env.random), SigningKey::generate(&*env.random));
     let keyring = Arc::new(Keyring::create(0, &kek, &signing, LogTime::ZERO, &*env.random));

@@ -20,19 +20,29 @@ pub(super) struct Wanted {
     pub(super) orders: v1::KeyOrders,
     /// How many recovery keys came before the fleet's.
     pub(super) generation: u32,
-    /// Orders that an acknowledged point fulfils, whether the fleet was told or not.
+    /// Those that the point under way is made for: what comes with its acknowledgement is the next one's.
+    planned: (u64, u64),
+    /// Those that an acknowledged point fulfils, whether the fleet was told or not.
     fulfilled: (u64, u64),
 }
 
 impl Wanted {
+    /// Whether the point under way has to bring another KEK.
     const fn kek(&self) -> bool {
-        self.orders.kek > self.orders.kek_done && self.orders.kek > self.fulfilled.0
+        self.planned.0 > self.orders.kek_done && self.planned.0 > self.fulfilled.0
     }
+    /// Whether it has to bring another data key.
     const fn dek(&self) -> bool {
-        self.orders.dek > self.orders.dek_done && self.orders.dek > self.fulfilled.1
+        self.planned.1 > self.orders.dek_done && self.planned.1 > self.fulfilled.1
+    }
+    /// Whether there are orders that no point was made for.
+    const fn is_open(&self) -> bool {
+        let kek = self.orders.kek > self.orders.kek_done && self.orders.kek > self.fulfilled.0;
+        let dek = self.orders.dek > self.orders.dek_done && self.orders.dek > self.fulfilled.1;
+        kek || dek
     }
     const fn is_told(&self) -> bool {
-        self.orders.kek <= self.orders.kek_done && self.orders.dek <= self.orders.dek_done
+        self.fulfilled.0 <= self.orders.kek_done && self.fulfilled.1 <= self.orders.dek_done
     }
 }
 
@@ -60,9 +70,10 @@ impl Engine {
     pub(super) fn keys_wanted(&self) -> bool {
         // Changed while the point was acknowledged: it opens with the one before.
         let is_changed = self.home.store_secret().is_as_used().is_ok_and(|same| !same);
-        is_changed || self.with_wanted(|wanted| {
-            wanted.kek() || wanted.dek() || wanted.generation > self.known_generation
-        })
+        is_changed
+            || self.with_wanted(|wanted| {
+                wanted.is_open() || wanted.generation > self.known_generation
+            })
     }
 
     /// Before a backup: what was lost or changed by a hand is taken in, what an operator ordered is
@@ -72,7 +83,11 @@ impl Engine {
         if let Some(change) = self.home.look_at_kek(random)? {
             tracing::warn!(?change, "store_secret_changed");
         }
-        if self.with_wanted(|wanted| wanted.kek()) {
+        let new_kek = self.with_wanted(|wanted| {
+            wanted.planned = (wanted.orders.kek, wanted.orders.dek);
+            wanted.kek()
+        });
+        if new_kek {
             self.home.store_secret().prepare(random)?;
         }
         Ok(())
@@ -83,7 +98,7 @@ impl Engine {
         let Some(previous) = &self.previous else { return Ok(()) };
         self.home.store_secret().settle(&previous.keyring)?;
         let done = self.with_wanted(|wanted| {
-            wanted.fulfilled = (wanted.orders.kek, wanted.orders.dek);
+            wanted.fulfilled = wanted.planned;
             (!wanted.is_told()).then_some(wanted.fulfilled)
         });
         let Some((kek, dek)) = done else { return Ok(()) };

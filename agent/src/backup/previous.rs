@@ -137,7 +137,16 @@ impl Shelf<'_> {
             let needs = needs_of(&head, &base, &BTreeSet::new());
             let (current, hints) = (manifest, vec![]);
             let is_absent = false;
-            return Ok(Previous { head, keyring, recovery, base, current, hints, needs, is_absent });
+            return Ok(Previous {
+                head,
+                keyring,
+                recovery,
+                base,
+                current,
+                hints,
+                needs,
+                is_absent,
+            });
         }
         let opened = self.manifest(&head, base_id, &keyring).await?;
         let base =

@@ -75,7 +75,11 @@ mod tests {
             (Unusable, false, false, Start::Make(Change::Replaced)),
             (Missing, false, false, Start::NeverMade),
         ] {
-            assert_eq!(at_start(current, prepared, used), expected, "{current:?} {prepared} {used}");
+            assert_eq!(
+                at_start(current, prepared, used),
+                expected,
+                "{current:?} {prepared} {used}"
+            );
         }
         for (current, same, expected) in [
             (There, true, Look::Keep),

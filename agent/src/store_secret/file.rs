@@ -35,7 +35,9 @@ fn read(path: &Path) -> Result<Found, HomeError> {
         Ok(kek) => Ok(Found::There(kek)),
         Err(HomeError::KeyMissing { .. }) => Ok(Found::Missing),
         // Another key, or one of a newer program, was put there by mistake: nothing is lost yet.
-        Err(HomeError::Key { source, .. }) if source.code() != Code::WrongKey => Ok(Found::Unusable),
+        Err(HomeError::Key { source, .. }) if source.code() != Code::WrongKey => {
+            Ok(Found::Unusable)
+        }
         Err(error) => Err(error),
     }
 }

@@ -2,6 +2,9 @@
 //! keeps the protocol's rules as far as an agent can notice, and can be told to misbehave. For
 //! the agent's own tests only; the real coordinators are tested with real agents elsewhere.
 
+#[path = "fleet_keys.rs"]
+mod fleet_keys;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;

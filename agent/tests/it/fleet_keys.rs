@@ -5,7 +5,7 @@ use proto::v1::keys_server::Keys;
 use proto_types::Code;
 use tonic::{Request, Response, Status};
 
-use crate::fleet::{Node, refuse};
+use super::{Node, refuse};
 
 #[tonic::async_trait]
 impl Keys for Node {

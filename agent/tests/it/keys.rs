@@ -60,8 +60,7 @@ async fn every_point_opens(story: &Story) {
     for sequence in 1..=sequence {
         let selector = PointSelector::Sequence(proto_types::Sequence::new(sequence));
         let store = story.store(selector).await;
-        let older =
-            OpenedPoint::open(store, &opener, &mut KnownHeads::nothing(), &story.env).await;
+        let older = OpenedPoint::open(store, &opener, &mut KnownHeads::nothing(), &story.env).await;
         assert!(older.is_ok(), "point {sequence}: {:?}", older.err().map(|e| e.to_string()));
     }
 }
@@ -80,7 +79,8 @@ async fn invariant_b4_a_kek_changed_by_a_hand_at_any_step_opens_the_point_that_f
     let mut story = Story::begin().await;
     write_source(&story, "first");
     story.backup().await;
-    let phases = [Phase::Scanning, Phase::Sealing, Phase::Uploading, Phase::Committing, Phase::Done];
+    let phases =
+        [Phase::Scanning, Phase::Sealing, Phase::Uploading, Phase::Committing, Phase::Done];
     for (phase, number) in phases.into_iter().zip(1..) {
         write_source(&story, &format!("changed {number}"));
         let (path, text) = (kek_path(&story), Kek::generate(&SystemRandom).to_text().to_string());
@@ -91,8 +91,8 @@ async fn invariant_b4_a_kek_changed_by_a_hand_at_any_step_opens_the_point_that_f
         assert_eq!(std::fs::read_to_string(kek_path(&story)).unwrap(), text, "it is kept");
         every_point_opens(&story).await;
     }
-    let findings = story.fleet.lock().findings.keys().map(|(kind, _)| kind.clone());
-    assert!(findings.collect::<Vec<_>>().contains(&"store-secret-changed".to_owned()));
+    let key = ("store-secret-changed".to_owned(), String::new());
+    assert!(story.fleet.lock().findings.contains_key(&key));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,9 +203,15 @@ async fn invariant_k3_a_recovery_key_that_the_pinned_one_did_not_name_is_refused
     let own = agent::home::load_recovery_secret(&story.path("recovery.key")).unwrap();
     for (what, chain) in [
         ("no word of the pinned key", vec![]),
-        ("signed by the stranger", vec![former(pinned, stranger.sign_successor(fleet, &stranger.public()))]),
+        (
+            "signed by the stranger",
+            vec![former(pinned, stranger.sign_successor(fleet, &stranger.public()))],
+        ),
         ("of another successor", vec![former(pinned, own.sign_successor(fleet, &other.public()))]),
-        ("of another fleet", vec![former(pinned, own.sign_successor(elsewhere, &stranger.public()))]),
+        (
+            "of another fleet",
+            vec![former(pinned, own.sign_successor(elsewhere, &stranger.public()))],
+        ),
         (
             "a step missing",
             vec![
@@ -235,4 +241,89 @@ async fn invariant_k3_a_recovery_key_that_the_pinned_one_did_not_name_is_refused
     story.fleet.lock().former = vec![];
     story.start_agent();
     assert!(story.backup().await.unchanged);
+}
+
+/// What a coordinator that wants to read puts in the place of the newest key bundle: a keyring of its own,
+/// wrapped to the fleet's recovery key and under whatever KEK, for this cluster or another one's.
+fn replace_keys(story: &Story, cluster: proto_types::ClusterId, signing: &bundle::SigningKey) {
+    let random = &SystemRandom;
+    let recovery = agent::home::load_recovery_public(&story.path("recovery.pub")).unwrap();
+    let kek = Kek::generate(random);
+    let now = proto_types::LogTime::from_millis(1_790_000_000_000);
+    let keyring = bundle::Keyring::create(0, &kek, signing, now, random);
+    let mut state = story.fleet.lock();
+    let state = &mut *state;
+    let point = state.points.last_mut().unwrap();
+    let identity = bundle::Identity {
+        fleet: crate::fleet::FLEET,
+        cluster,
+        lineage: 0,
+        sequence: proto_types::Sequence::new(point.sequence),
+        epoch: proto_types::Epoch::new(point.epoch),
+        created: now,
+    };
+    let none = proto_types::BundleId::ZERO;
+    let secrets = bundle::Secrets::new();
+    let (keys, content_key, key_bytes) =
+        bundle::seal_key_bundle(Vec::new(), &keyring, &secrets, &identity, none, &recovery, random)
+            .unwrap();
+    let (wraps, wraps_bytes) = bundle::seal_wraps(
+        Vec::new(),
+        &keyring,
+        &content_key,
+        keys.id,
+        &identity,
+        &recovery,
+        random,
+    )
+    .unwrap();
+    let needs = state.needs.last_mut().unwrap();
+    needs.remove(&point.key_bundle_id[..]);
+    needs.remove(&point.wraps_id[..]);
+    for (id, bytes) in [(keys.id, key_bytes), (wraps.id, wraps_bytes)] {
+        let header =
+            proto_types::SignedHeader::from_tail(&bytes, bytes.len() as u64).expect("just sealed");
+        let id = id.as_bytes().to_vec();
+        needs.insert(id.clone());
+        state.headers.insert(id.clone(), header);
+        state.bundles.insert(id, bytes);
+    }
+    point.key_bundle_id = keys.id.as_bytes().to_vec().into();
+    point.wraps_id = wraps.id.as_bytes().to_vec().into();
+}
+
+/// A coordinator that replaces a key bundle with one of its own, or with another cluster's: the agent
+/// refuses to go on from it and begins no new lineage, and who opens the point hears why (K3).
+#[tokio::test(flavor = "multi_thread")]
+async fn invariant_k3_a_key_bundle_of_a_coordinators_own_is_noticed_by_agent_and_reader() {
+    let stranger = bundle::SigningKey::generate(&SystemRandom);
+    let elsewhere = proto_types::ClusterId::from_bytes([9; 16]);
+    for (cluster, own_key, expected) in [
+        (crate::fleet::CLUSTER, false, Code::BadSignature),
+        (elsewhere, true, Code::WrongCluster),
+    ] {
+        let mut story = Story::begin().await;
+        write_source(&story, "first");
+        story.backup().await;
+        let path = story.path("state/signing.key");
+        let text = std::fs::read_to_string(path).unwrap();
+        let own = bundle::SigningKey::from_text(&text).unwrap();
+        replace_keys(&story, cluster, if own_key { &own } else { &stranger });
+        // The agent has kept nothing, as after a loss of its cache.
+        std::fs::remove_dir_all(story.path("state/cache")).unwrap();
+        story.start_agent();
+        write_source(&story, "second");
+        let refused = story.try_backup(false).await.unwrap_err();
+        assert_eq!(refused.code(), expected, "{refused}");
+        assert_eq!(story.fleet.lock().points.len(), 1, "nothing is built on it");
+        assert!(!story.path("state/notices").exists(), "no key of its own was given up for it");
+        // A reader who has the signing key pinned, with the recovery key that it is sealed to.
+        let mut heads = KnownHeads::nothing();
+        let id = crate::fleet::CLUSTER;
+        heads.pin(crate::fleet::FLEET, id, crate::fleet::CLUSTER_NAME, own.public()).unwrap();
+        let store = story.store(PointSelector::Newest).await;
+        let opened = OpenedPoint::open(store, &story.recovery(), &mut heads, &story.env).await;
+        let error = opened.err().unwrap();
+        assert_eq!(error.code(), expected, "{error}");
+    }
 }

@@ -4,7 +4,6 @@
 mod backup;
 mod export;
 mod fleet;
-mod fleet_keys;
 mod keys;
 mod local;
 mod restore;

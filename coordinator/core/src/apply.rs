@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    audit, authority, bucket, clusters, commit, findings, fleet, holders, joining, keys, leases, levels,
-    members, moves, recover, restore, sessions, snapshots, time, uploads,
+    audit, authority, bucket, clusters, commit, findings, fleet, holders, joining, keys, leases,
+    levels, members, moves, recover, restore, sessions, snapshots, time, uploads,
 };
 
 /// What a handler knows besides state and command.

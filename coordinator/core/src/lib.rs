@@ -61,7 +61,9 @@ pub use keys::{
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use recover::FINDING_RECOVERED;
-pub use refusal::{Field, HeaderField, HeaderProblem, KeysProblem, Limit, Refusal, RestoreProblem, Role};
+pub use refusal::{
+    Field, HeaderField, HeaderProblem, KeysProblem, Limit, Refusal, RestoreProblem, Role,
+};
 pub use rows::{
     Authority, BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet,
     Freeze, Head, Home, Instance, JoinToken, Jump, NodeRow, NodeState, ObjectRow, PointRow, Proof,

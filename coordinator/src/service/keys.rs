@@ -38,12 +38,7 @@ fn signing_key(bytes: &[u8]) -> Result<SigningPublicKey, ApiError> {
 }
 
 pub(super) fn orders(row: KeyOrders) -> v1::KeyOrders {
-    v1::KeyOrders {
-        kek: row.kek,
-        kek_done: row.kek_done,
-        dek: row.dek,
-        dek_done: row.dek_done,
-    }
+    v1::KeyOrders { kek: row.kek, kek_done: row.kek_done, dek: row.dek, dek_done: row.dek_done }
 }
 
 pub(super) fn former(state: &State) -> Vec<v1::FormerRecoveryKey> {
@@ -245,12 +240,8 @@ impl KeysService {
         self.0.keeper.upload(upload, Box::pin(piece)).await?;
         let added = super::backup::describe(&self.0, lease, index, &[upload.bundle]).await?;
         let [wraps] = <[_; 1]>::try_from(added).map_err(|_| super::vanished("wraps"))?;
-        let command = KeysCommand::ReplaceWraps(Box::new(ReplaceWraps {
-            cluster,
-            key_bundle,
-            lease,
-            wraps,
-        }));
+        let command =
+            KeysCommand::ReplaceWraps(Box::new(ReplaceWraps { cluster, key_bundle, lease, wraps }));
         match self.keys(message.write_id.as_ref(), command).await? {
             Outcome::KeysNoted { new } => Ok(v1::ReplaceWrapsResponse { replaced: new }),
             outcome => Err(super::unexpected(&outcome)),
@@ -272,7 +263,10 @@ impl KeysService {
         Ok(v1::AttestShareResponse {})
     }
 
-    async fn order(&self, message: v1::OrderKeysRequest) -> Result<v1::OrderKeysResponse, ApiError> {
+    async fn order(
+        &self,
+        message: v1::OrderKeysRequest,
+    ) -> Result<v1::OrderKeysResponse, ApiError> {
         let view = self.0.view(false).await?;
         let cluster = named(&view.state, &message.cluster_name)?.id;
         let (kek, dek) = (message.kek, message.dek);

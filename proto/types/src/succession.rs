@@ -25,14 +25,8 @@ impl RecoverySuccession {
     /// What the signature covers: domain, then all fields in order.
     #[must_use]
     pub fn signing_input(&self) -> Vec<u8> {
-        [
-            RECOVERY_DOMAIN,
-            self.fleet.as_bytes(),
-            self.former.as_bytes(),
-            &self.hpke,
-            &self.signing,
-        ]
-        .concat()
+        [RECOVERY_DOMAIN, self.fleet.as_bytes(), self.former.as_bytes(), &self.hpke, &self.signing]
+            .concat()
     }
 
     /// Whether `signer` signed exactly this. Pure, so `apply` may ask.

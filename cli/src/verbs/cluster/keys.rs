@@ -88,13 +88,14 @@ pub(super) async fn approve(arguments: &ApproveArgs, context: &Context) -> Resul
         })
         .await?;
     let found = answer.clusters.into_iter().filter_map(|keys| keys.cluster);
-    let cluster = found.into_iter().find(|cluster| cluster.name == arguments.name).ok_or_else(|| {
-        CliError::new(
-            Code::ClusterNotFound,
-            format!("the fleet has no cluster {}", plain(&arguments.name)),
-        )
-        .with_remedy("`strongroom cluster list` lists them")
-    })?;
+    let cluster =
+        found.into_iter().find(|cluster| cluster.name == arguments.name).ok_or_else(|| {
+            CliError::new(
+                Code::ClusterNotFound,
+                format!("the fleet has no cluster {}", plain(&arguments.name)),
+            )
+            .with_remedy("`strongroom cluster list` lists them")
+        })?;
     let internal = |error: proto_types::ParseIdError| {
         CliError::new(Code::Internal, format!("the fleet's answer makes no sense: {error}"))
     };

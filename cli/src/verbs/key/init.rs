@@ -123,7 +123,10 @@ pub(super) fn file_name(share: &RecoveryShare) -> String {
 
 /// Reads the shares back from their texts and rebuilds the key from the first and from the last of
 /// them, before anybody relies on them.
-pub(super) fn prove(shares: &[RecoveryShare], public: RecoveryPublic) -> Result<RecoveryPublicFile> {
+pub(super) fn prove(
+    shares: &[RecoveryShare],
+    public: RecoveryPublic,
+) -> Result<RecoveryPublicFile> {
     let bug = |what: &str| CliError::new(Code::Internal, format!("the new shares {what}"));
     let read = shares
         .iter()

@@ -185,7 +185,8 @@ async fn finish(
     let newest = status::recovery_of(&known)?;
     let held = recovery.secret().public();
     // A coordinator could offer a key of its own to seal to (invariant K3).
-    let steps = known.former.iter().map(status::former_of).collect::<Result<Vec<FormerRecovery>>>()?;
+    let steps =
+        known.former.iter().map(status::former_of).collect::<Result<Vec<FormerRecovery>>>()?;
     if !held.leads_to(client.fleet(), &steps, &newest) {
         return Err(CliError::new(
             Code::WrongKey,
@@ -202,9 +203,10 @@ async fn finish(
     }
     let mut views = Vec::new();
     for name in clusters {
-        let owed = known.owed.iter().find(|owed| {
-            owed.cluster.as_ref().is_some_and(|cluster| cluster.name == *name)
-        });
+        let owed = known
+            .owed
+            .iter()
+            .find(|owed| owed.cluster.as_ref().is_some_and(|cluster| cluster.name == *name));
         let mut view = FinishedView { cluster: name.clone(), renewed: 0, left: 0 };
         for key_bundle in owed.iter().flat_map(|owed| &owed.key_bundles) {
             match renew(name, key_bundle, recovery, &newest, client, context).await {
@@ -239,7 +241,9 @@ async fn finish(
             Code::WrongKey,
             format!("{left} key bundles could not be renewed with this key"),
         )
-        .with_remedy("`strongroom key status` shows which are left; try again, with the key before"));
+        .with_remedy(
+            "`strongroom key status` shows which are left; try again, with the key before",
+        ));
     }
     Ok(())
 }
@@ -267,8 +271,7 @@ async fn renew(
         bundle::open_wraps_with_recovery(&wraps?, recovery.secret(), &expect.with_id(info.wraps))
             .map_err(opening)?;
     let expect = expect.with_id(info.key_bundle);
-    let keys =
-        bundle::open_key_bundle(&keys?, &opened.content_key, &expect).map_err(opening)?;
+    let keys = bundle::open_key_bundle(&keys?, &opened.content_key, &expect).map_err(opening)?;
     let header = keys.file.header.header();
     let identity = Identity {
         fleet: info.fleet,

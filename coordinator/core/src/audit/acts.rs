@@ -206,14 +206,11 @@ fn keys(state: &State, command: &KeysCommand) -> Subject {
             let key = state.fleet().map(|fleet| fleet.recovery.fingerprint().to_string());
             Subject::text(&format!("to {}", key.unwrap_or_default()))
         }
-        KeysCommand::BeginLineage(command) => Subject::cluster(command.cluster).with_text(&format!(
-            "lineage {} under {}",
-            command.lineage,
-            command.signing_key.fingerprint()
-        )),
-        KeysCommand::ApproveLineage(command) => {
-            Subject::cluster(command.cluster).with_text(&command.signing_key.fingerprint().to_string())
-        }
+        KeysCommand::BeginLineage(command) => Subject::cluster(command.cluster).with_text(
+            &format!("lineage {} under {}", command.lineage, command.signing_key.fingerprint()),
+        ),
+        KeysCommand::ApproveLineage(command) => Subject::cluster(command.cluster)
+            .with_text(&command.signing_key.fingerprint().to_string()),
         KeysCommand::OrderKeys(command) => {
             let which = match (command.kek, command.dek) {
                 (true, true) => "kek and dek",

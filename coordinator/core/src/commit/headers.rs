@@ -8,10 +8,10 @@ use proto_types::{BundleId, BundleKind, HeaderError, SignedHeader};
 
 use super::carried;
 use crate::command::{AddedBundle, ChangedContent, CommitPoint};
+use crate::keys;
 use crate::leases::within;
 use crate::limits::{ADDED_MAX, HOLDERS_MAX};
 use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
-use crate::keys;
 use crate::rows::{BundleFacts, BundleRow, Cluster, Fleet, PointRow};
 use crate::state::State;
 
@@ -106,10 +106,8 @@ pub(crate) fn wraps_facts(
     bundle: &AddedBundle,
 ) -> Result<BundleFacts, Refusal> {
     within(Limit::Holders, bundle.holders.len(), HOLDERS_MAX)?;
-    let refused = |error: HeaderError| Refusal::HeaderRefused {
-        bundle: bundle.id,
-        problem: problem(&error),
-    };
+    let refused =
+        |error: HeaderError| Refusal::HeaderRefused { bundle: bundle.id, problem: problem(&error) };
     let signed = SignedHeader::from_parts(&bundle.header, &bundle.signature).map_err(refused)?;
     let former = state.lineage_of(&cluster.id).map_or(&[][..], |row| &row.former);
     if !former.iter().any(|key| signed.verify(key).is_ok()) {

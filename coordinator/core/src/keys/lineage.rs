@@ -121,9 +121,10 @@ fn raise(state: &mut State, context: &mut Context<'_>, id: ClusterId, signer: &S
              is lost; no point is proved until an operator approves the key",
             signer.fingerprint()
         ),
-        remedy: "compare the fingerprint with what `strongroom agent keys` prints on the cluster, then \
+        remedy:
+            "compare the fingerprint with what `strongroom agent keys` prints on the cluster, then \
                  `strongroom cluster approve-lineage`; if nobody lost a key, revoke the agent"
-            .to_owned(),
+                .to_owned(),
     };
     context.events.push(Event::FindingRaised { key: key.clone() });
     state.findings.insert(key, Arc::new(finding));

@@ -13,7 +13,9 @@ use crate::apply::Context;
 use crate::limits::AUTHORITY_KEY_BYTES_MAX;
 use crate::outcome::{LeaseEnd, Outcome};
 use crate::refusal::{Field, KeysProblem, Refusal};
-use crate::rows::{Authority, BundleFacts, BundleRow, Fleet, ObjectRow, PointRow, RecoveryPublicKey};
+use crate::rows::{
+    Authority, BundleFacts, BundleRow, Fleet, ObjectRow, PointRow, RecoveryPublicKey,
+};
 use crate::state::State;
 use crate::{bucket, clusters, commit, fleet, leases};
 

@@ -8,10 +8,10 @@ use coordinator_core::{
     AbandonRestore, AcquireEpoch, AddNode, AnnounceObject, BeginChange, BundleHome, BundlePrefix,
     ClearFinding, Command, ConfirmTime, CreateJoinToken, EndReadLease, EndUpload, ExpireLeases,
     ExpireSessions, Field, FindingKey, FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump,
-    KeysProblem, Limit, MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RaiseLevel, RecordHolders,
-    RecordObjects, RecoverByForce, RedeemJoinToken, Refusal, RemoveNode, RenewLease, Request,
-    RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetAuthority, SetBundleHome, Severity,
-    State, UploadEnd, codec,
+    KeysProblem, Limit, MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RaiseLevel,
+    RecordHolders, RecordObjects, RecoverByForce, RedeemJoinToken, Refusal, RemoveNode, RenewLease,
+    Request, RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetAuthority, SetBundleHome,
+    Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId};
 
@@ -609,7 +609,10 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
     // Every outcome and refusal has its number, the second byte after version and tag.
     let kinds: std::collections::BTreeSet<u8> =
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
-    assert_eq!(kinds, (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).chain([44]).chain(55..=58).collect());
+    assert_eq!(
+        kinds,
+        (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).chain([44]).chain(55..=58).collect()
+    );
 }
 
 #[test]

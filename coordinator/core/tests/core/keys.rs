@@ -77,7 +77,12 @@ fn wraps(world: &World, id: LeaseId, key_bundle: BundleId, to: u8, label: &str) 
 
 fn replace(id: LeaseId, key_bundle: BundleId, wraps: AddedBundle) -> Command {
     let cluster = cluster(1);
-    keys(KeysCommand::ReplaceWraps(Box::new(ReplaceWraps { cluster, key_bundle, lease: id, wraps })))
+    keys(KeysCommand::ReplaceWraps(Box::new(ReplaceWraps {
+        cluster,
+        key_bundle,
+        lease: id,
+        wraps,
+    })))
 }
 
 fn refused(problem: KeysProblem) -> Refusal {
@@ -137,15 +142,11 @@ fn key_rotation_renews_every_wraps_file_and_is_over_only_then() {
     let added = wraps(&world, id, bundle("k1"), 2, "w1-new");
     // The old key is no way forward.
     let old = wraps(&world, id, bundle("k1"), 1, "w1-old");
-    let mismatch = Refusal::HeaderMismatch {
-        bundle: bundle("w1-old"),
-        field: HeaderField::RecoveryKey,
-    };
+    let mismatch =
+        Refusal::HeaderMismatch { bundle: bundle("w1-old"), field: HeaderField::RecoveryKey };
     check(&world, replace(id, bundle("k1"), old), Err(mismatch));
-    let of_other = Refusal::HeaderMismatch {
-        bundle: bundle("w1-new"),
-        field: HeaderField::Predecessor,
-    };
+    let of_other =
+        Refusal::HeaderMismatch { bundle: bundle("w1-new"), field: HeaderField::Predecessor };
     let command = replace(id, bundle("k9"), added.clone());
     check(&world, command, Err(refused(KeysProblem::WrapsUnknown)));
     let elsewhere = wraps(&world, id, bundle("k9"), 2, "w1-new");
@@ -333,9 +334,8 @@ fn invariant_k3_points_of_a_new_signing_key_are_unproved_until_an_operator_appro
 #[test]
 fn orders_for_keys_are_kept_until_the_agent_fulfilled_them() {
     let mut world = world();
-    let order = |kek, dek| {
-        keys(KeysCommand::OrderKeys(OrderKeys { cluster: cluster(1), kek, dek }))
-    };
+    let order =
+        |kek, dek| keys(KeysCommand::OrderKeys(OrderKeys { cluster: cluster(1), kek, dek }));
     let record = |world: &World, kek, dek| {
         let epoch = world.epoch(1);
         keys(KeysCommand::RecordKeys(RecordKeys { cluster: cluster(1), epoch, kek, dek }))
@@ -355,13 +355,7 @@ fn orders_for_keys_are_kept_until_the_agent_fulfilled_them() {
 }
 
 pub(crate) fn attest(index: u8) -> AttestShare {
-    AttestShare {
-        set: [5; 5],
-        key: recovery(1).0.fingerprint(),
-        index,
-        threshold: 3,
-        total: 5,
-    }
+    AttestShare { set: [5; 5], key: recovery(1).0.fingerprint(), index, threshold: 3, total: 5 }
 }
 
 #[test]
