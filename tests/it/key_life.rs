@@ -40,17 +40,12 @@ async fn findings(agent: &Agent) -> Vec<String> {
 /// Restores a point with the KEK that is in the agent's directory now, and compares it.
 async fn opens_with_the_kek(agent: &Agent, fleet: &Fleet, sequence: u64, expect: &str) {
     let to = fleet.scratch(&format!("{}-{sequence}-{}", agent.cluster, expect.len()));
-    let point = format!("{}@{sequence}", agent.cluster);
-    let done = agent.cli.run(&[
-        "restore",
-        "--point",
-        &point,
-        "--to",
-        shown(&to),
-        "--kek",
-        shown(&agent.kek()),
-    ]);
-    done.await.success();
+    let (point, kek) = (format!("{}@{sequence}", agent.cluster), agent.kek());
+    agent
+        .cli
+        .run(&["restore", "--point", &point, "--to", shown(&to), "--kek", shown(&kek)])
+        .await
+        .success();
     assert_eq!(std::fs::read_to_string(to.join("conf")).expect("restored"), expect);
     let token = std::fs::read_to_string(to.join("secrets/token")).expect("restored");
     assert_eq!(token, "a secret of the source\n");
@@ -143,16 +138,19 @@ async fn kek_lost_cut_changed_or_rotated_every_point_still_opens_and_a_person_is
     opens_with_the_kek(&agent, &fleet, anew, "after the hand\n").await;
     let to = fleet.scratch("old-by-recovery");
     let key = fleet.recovery_files();
-    let done = agent.cli.run(&[
-        "restore",
-        "--point",
-        "harbour@1",
-        "--to",
-        shown(&to),
-        "--recovery-key",
-        shown(&key),
-    ]);
-    done.await.success();
+    agent
+        .cli
+        .run(&[
+            "restore",
+            "--point",
+            "harbour@1",
+            "--to",
+            shown(&to),
+            "--recovery-key",
+            shown(&key),
+        ])
+        .await
+        .success();
     assert_eq!(std::fs::read_to_string(to.join("conf")).expect("restored"), "as it was at first\n");
     let status = agent.cli.json(&["key", "status"]).await;
     assert_eq!(status["clusters"][0]["lineage"], Value::from(1));
@@ -216,16 +214,19 @@ async fn signing_key_lost_is_found_again_or_waits_for_an_operator() {
     opens_with_the_kek(&agent, &fleet, point, "approved\n").await;
     // What the lost key signed is still the cluster's, by the recovery key.
     let (to, key) = (fleet.scratch("before"), fleet.recovery_files());
-    let done = agent.cli.run(&[
-        "restore",
-        "--point",
-        "harbour@2",
-        "--to",
-        shown(&to),
-        "--recovery-key",
-        shown(&key),
-    ]);
-    done.await.success();
+    agent
+        .cli
+        .run(&[
+            "restore",
+            "--point",
+            "harbour@2",
+            "--to",
+            shown(&to),
+            "--recovery-key",
+            shown(&key),
+        ])
+        .await
+        .success();
 }
 
 fn shares_in(directory: &Path) -> Vec<String> {
