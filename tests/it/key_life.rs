@@ -196,7 +196,15 @@ async fn signing_key_lost_is_found_again_or_waits_for_an_operator() {
             .unwrap_or_else(|| panic!("no proved point in {status}"))
     };
     assert_eq!(proofs(point).await, 2, "the newest good one is from before");
-    opens_with_the_kek(&agent, &fleet, point, "signed as before\n").await;
+    // Nobody here pinned the new key, so it is not believed either.
+    let (name, kek) = (format!("harbour@{point}"), agent.kek());
+    let to = fleet.scratch("unapproved");
+    let restore = ["restore", "--point", &name, "--to", shown(&to), "--kek", shown(&kek)];
+    agent.cli.run(&restore).await.assert_refused(
+        "a new signer",
+        Code::BadSignature,
+        &["signed by"],
+    );
 
     let keys = agent.cli.json(&["agent", "keys", "--dir", shown(agent.directory())]).await;
     let fingerprint = text(&keys, "signing_key_fingerprint");
@@ -208,6 +216,7 @@ async fn signing_key_lost_is_found_again_or_waits_for_an_operator() {
     let approved = agent.cli.json(&approve).await;
     assert_eq!(approved["approved"], Value::Bool(true));
     assert!(!findings(&agent).await.contains(&"key-lineage-unapproved".to_owned()));
+    opens_with_the_kek(&agent, &fleet, point, "signed as before\n").await;
     change(&source, "approved\n");
     let point = agent.backup().await;
     assert_eq!(proofs(point).await, point, "proved again");

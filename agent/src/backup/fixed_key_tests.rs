@@ -64,8 +64,8 @@ impl Source for Vendor {
     }
 }
 
-#[test]
-fn fixed_key_values_are_taken_for_secrets_and_reported() {
+#[tokio::test]
+async fn fixed_key_values_are_taken_for_secrets_and_reported() {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path().join("data");
     std::fs::create_dir(&root).unwrap();
@@ -100,7 +100,8 @@ fn fixed_key_values_are_taken_for_secrets_and_reported() {
         bytes_total: 0,
         secrets_apart: true,
     };
-    let output = seal(&input, &[(source, entries)]).unwrap();
+    let output = tokio::task::spawn_blocking(move || seal(&input, &[(source, entries)]));
+    let output = output.await.unwrap().unwrap();
     assert_eq!(output.troubles[0], [(Trouble::FixedKey, b"old.conf".to_vec())]);
     // It is in the key bundle, under the cluster's own keys, byte for byte; the others are not.
     let id = keyring.blob_id(sealed.as_bytes());

@@ -71,9 +71,8 @@ impl Engine {
         // Changed while the point was acknowledged: it opens with the one before.
         let is_changed = self.home.store_secret().is_as_used().is_ok_and(|same| !same);
         is_changed
-            || self.with_wanted(|wanted| {
-                wanted.is_open() || wanted.generation > self.known_generation
-            })
+            || self
+                .with_wanted(|wanted| wanted.is_open() || wanted.generation > self.known_generation)
     }
 
     /// Before a backup: what was lost or changed by a hand is taken in, what an operator ordered is

@@ -315,19 +315,29 @@ impl State {
 
     fn with_bundles(&self, sequence: u64) -> v1::Point {
         let at = sequence as usize - 1;
-        let mut point = self.points[at].clone();
-        point.bundles = self.needs[at]
+        v1::Point { bundles: self.bundles_of(at), ..self.points[at].clone() }
+    }
+
+    /// The newest point as a session tells it, whatever a test made of its number.
+    fn head(&self) -> Option<v1::Point> {
+        let newest = self.points.last()?;
+        Some(v1::Point { bundles: self.bundles_of(self.points.len() - 1), ..newest.clone() })
+    }
+
+    fn bundles_of(&self, at: usize) -> Vec<v1::BundleInfo> {
+        self.needs[at]
             .iter()
-            .map(|id| v1::BundleInfo {
-                bundle_id: Bytes::copy_from_slice(id),
-                kind: self.headers[id].header().kind.as_str().to_owned(),
-                bytes: self.bundles[id].len() as u64,
-                holders: vec![1],
-                in_bucket: false,
-                in_log: false,
+            .filter_map(|id| {
+                Some(v1::BundleInfo {
+                    bundle_id: Bytes::copy_from_slice(id),
+                    kind: self.headers.get(id)?.header().kind.as_str().to_owned(),
+                    bytes: self.bundles.get(id)?.len() as u64,
+                    holders: vec![1],
+                    in_bucket: false,
+                    in_log: false,
+                })
             })
-            .collect();
-        point
+            .collect()
     }
 }
 
@@ -358,7 +368,7 @@ impl Backup for Node {
             epoch: state.epoch,
             recovery_hpke: Bytes::copy_from_slice(&recovery.hpke),
             recovery_signing: Bytes::copy_from_slice(&recovery.signing),
-            head: state.points.last().map(|point| state.with_bundles(point.sequence)),
+            head: state.head(),
             key_orders: Some(state.orders),
             former_recovery_keys: state.former.clone(),
             ..Default::default()

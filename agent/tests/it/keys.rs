@@ -66,6 +66,9 @@ async fn every_point_opens(story: &Story) {
 }
 
 fn write_source(story: &Story, text: &str) {
+    for directory in ["conf", "secrets"] {
+        std::fs::create_dir_all(story.source().join(directory)).unwrap();
+    }
     tree::write(&story.source(), "conf/a.yaml", text.as_bytes());
     tree::write(&story.source(), "secrets/token", format!("secret of {text}").as_bytes());
 }
@@ -298,10 +301,9 @@ fn replace_keys(story: &Story, cluster: proto_types::ClusterId, signing: &bundle
 async fn invariant_k3_a_key_bundle_of_a_coordinators_own_is_noticed_by_agent_and_reader() {
     let stranger = bundle::SigningKey::generate(&SystemRandom);
     let elsewhere = proto_types::ClusterId::from_bytes([9; 16]);
-    for (cluster, own_key, expected) in [
-        (crate::fleet::CLUSTER, false, Code::BadSignature),
-        (elsewhere, true, Code::WrongCluster),
-    ] {
+    for (cluster, own_key, expected) in
+        [(crate::fleet::CLUSTER, false, Code::BadSignature), (elsewhere, true, Code::WrongCluster)]
+    {
         let mut story = Story::begin().await;
         write_source(&story, "first");
         story.backup().await;

@@ -5,6 +5,7 @@
 mod lineage;
 mod rotation;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -336,13 +337,15 @@ impl State {
         let made = self.keys.former.last().map(|former| former.since);
         let made = made.or_else(|| self.fleet().map(|fleet| fleet.created)).unwrap_or_default();
         let mut best = Attested { holders: 0, threshold: 0, is_overdue: false };
-        let mut sets: std::collections::BTreeMap<[u8; 5], (usize, u8)> = Default::default();
+        let mut sets: BTreeMap<[u8; 5], (usize, u8)> = BTreeMap::new();
         for ((set, _), row) in &self.keys.attests {
             let of = sets.entry(*set).or_insert((0, row.threshold));
             of.0 += usize::from(now.millis_since(row.at) < ATTEST_MS);
         }
         // The set that is nearest to rebuilding the key.
-        let key = |(holders, threshold): (usize, u8)| holders as i64 - i64::from(threshold);
+        let key = |(holders, threshold): (usize, u8)| {
+            (holders + usize::from(SHARES_MAX)).saturating_sub(usize::from(threshold))
+        };
         if let Some((holders, threshold)) = sets.into_values().max_by_key(|of| key(*of)) {
             (best.holders, best.threshold) = (holders, threshold);
         }
