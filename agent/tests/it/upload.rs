@@ -42,7 +42,8 @@ async fn upload_moves_on_when_a_coordinator_dies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_refused_for_good_fails_clearly_and_the_next_backup_succeeds() {
     let mut story = Story::begin().await;
-    tree::write(&story.source(), "a", b"b");
+    // Too large to come in the commit.
+    tree::write(&story.source(), "a", &tree::noise(32 << 10, 1));
     story.fleet.lock().faults.refuse_uploads = vec![Code::LeaseGone; 4];
     let error = story.try_backup(false).await.unwrap_err();
     assert_eq!(error.code(), Code::LeaseGone);
@@ -68,7 +69,7 @@ async fn commit_whose_answer_is_lost_counts_once() {
 async fn invariant_e1_an_agent_does_not_take_its_epoch_back_after_an_error() {
     let mut story = Story::begin().await;
     story.backup().await;
-    tree::write(&story.source(), "a", b"b");
+    tree::write(&story.source(), "a", &tree::noise(32 << 10, 1));
     story.fleet.lock().faults.refuse_uploads = vec![Code::LeaseGone; 4];
     story.try_backup(false).await.unwrap_err();
     story.fleet.lock().faults.refuse_uploads.clear();

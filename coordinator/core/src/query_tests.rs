@@ -20,7 +20,13 @@ fn without_points() -> State {
         base: None,
         recovery: 0,
     };
-    let row = BundleRow { facts: Arc::new(facts), holders: [].into(), points: 0, object: None, in_log: false };
+    let row = BundleRow {
+        facts: Arc::new(facts),
+        holders: [].into(),
+        points: 0,
+        object: None,
+        in_log: false,
+    };
     let mut state = State::new();
     state.bundles.insert(BUNDLE, row);
     state

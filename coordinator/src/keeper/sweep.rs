@@ -195,9 +195,7 @@ fn remove_abandoned(inner: &Arc<Inner>) -> Result<Vec<BundleId>, ApiError> {
     // In the bucket, and so are all others: the copies here may go (invariant B1).
     unwanted.extend(held.iter().map(|(bundle, _)| *bundle).filter(|id| state.is_released(id)));
     for bundle in unwanted {
-        if arriving.contains(&bundle)
-            || (state.is_needed(&bundle) && !state.is_released(&bundle))
-        {
+        if arriving.contains(&bundle) || (state.is_needed(&bundle) && !state.is_released(&bundle)) {
             continue;
         }
         // One that is being written stays: its writer finds the lease gone and wakes us again.

@@ -7,15 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use coordinator_core::{
-    Command, Event, LogContext, Outcome, Segment, State, Voters, apply, codec,
-};
+use coordinator_core::{Command, Event, LogContext, Outcome, Segment, State, Voters, apply, codec};
 use futures::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::entry::RaftEntry;
-use openraft::storage::{
-    EntryResponder, RaftLogReader, RaftSnapshotBuilder, RaftStateMachine,
-};
+use openraft::storage::{EntryResponder, RaftLogReader, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use proto::env::Env;
 use proto_types::{BundleId, Level, LogIndex, NodeId};

@@ -6,14 +6,14 @@ use openraft::storage::RaftStateMachine;
 use openraft::testing::log::{StoreBuilder, Suite};
 use proto::env::Env;
 use proto_types::{FleetId, Level, NodeId};
+use storage::bundles::{BundleOptions, FileBundleStore};
 use storage::disk::RealDisk;
 use storage::home::{DataDir, HomeIdentity};
+use storage::ledger::MemoryLedger;
 use storage::log::LogOptions;
 use storage::raft_log::RaftLogStore;
 use storage::raft_types::TypeConfig as C;
 use storage::snapshots::SnapshotStore;
-use storage::bundles::{BundleOptions, FileBundleStore};
-use storage::ledger::MemoryLedger;
 use storage::spawn::Driver;
 use tempfile::TempDir;
 
@@ -37,14 +37,8 @@ impl StoreBuilder<C, RaftLogStore, StateMachine, TempDir> for Builder {
         let store = FileBundleStore::open(&home, BundleOptions::default()).expect("no bundles yet");
         let ledger = Arc::new(MemoryLedger::new());
         let carried = Carried::new(Env::system(), Arc::new(store), ledger);
-        let mut machine = StateMachine::new(
-            Env::system(),
-            snapshots,
-            home,
-            Level::NEWEST,
-            carried,
-            log.clone(),
-        );
+        let mut machine =
+            StateMachine::new(Env::system(), snapshots, home, Level::NEWEST, carried, log.clone());
         machine.applied_state().await.expect("an empty state");
         Ok((directory, log, machine))
     }

@@ -28,11 +28,7 @@ pub(super) fn require_possible(state: &State, command: &CommitPoint) -> Result<(
     }
     let have = command.carried_bytes();
     if have > CARRIED_BYTES_MAX {
-        return Err(Refusal::LimitReached {
-            limit: Limit::Carried,
-            have,
-            max: CARRIED_BYTES_MAX,
-        });
+        return Err(Refusal::LimitReached { limit: Limit::Carried, have, max: CARRIED_BYTES_MAX });
     }
     if state.takes_carried() { Ok(()) } else { Err(Refusal::UploadFirst) }
 }

@@ -3,6 +3,7 @@
 
 mod audit;
 mod bucket;
+mod carried;
 mod clusters;
 mod codec;
 mod commit;

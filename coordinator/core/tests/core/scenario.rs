@@ -404,6 +404,11 @@ impl Draft {
         self.bundles.get_mut(&label).unwrap_or_else(|| panic!("no bundle {label}"))
     }
 
+    /// Whether it adds a bundle with this letter.
+    pub(crate) fn has(&self, letter: char) -> bool {
+        self.bundles.contains_key(&self.label(letter))
+    }
+
     /// Changes a header before it is signed.
     pub(crate) fn edit(&mut self, letter: char, change: impl FnOnce(&mut ClearHeader)) {
         change(&mut self.bundle(letter).header);
