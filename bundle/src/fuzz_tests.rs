@@ -1,7 +1,9 @@
 //! Every parser of this crate against bytes that nobody wrote: files, shares and key files changed from
 //! outside, and, behind the signatures, the plaintexts of keyrings and manifests, which only who holds
 //! a key could forge. Nothing may panic or take memory without end. A bounded run of a stable fuzzer in
-//! every build; `PROPTEST_CASES=1000000 cargo test -p bundle fuzz` runs it as long as one likes.
+//! every build; `PROPTEST_CASES=1000000 cargo test -p bundle fuzz` runs it as long as one likes. Not
+//! cargo-fuzz: that needs a nightly toolchain and another build of everything beside the pinned one, and
+//! the parsers behind the signatures are private to the crate.
 
 use proptest::prelude::*;
 use proptest::sample::Index;

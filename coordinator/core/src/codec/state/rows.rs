@@ -328,7 +328,7 @@ pub(super) fn get_bundle(wire: WireBundle) -> Result<(BundleId, BundleRow), Deco
     };
     let row = BundleRow {
         facts: Arc::new(facts),
-        holders: wire.holders.into_iter().map(NodeId::new).collect(),
+        holders: nodes(at("holders"), &wire.holders)?,
         points: wire.points,
         object: (wire.object != 0).then(|| LogIndex::new(wire.object)),
         in_log: wire.in_log,
