@@ -161,7 +161,8 @@ async fn invariant_b4_of_two_agents_the_older_one_changes_no_key() {
     every_point_opens(&story).await;
 }
 
-/// A rotation is acknowledged, and the agent dies before it hears of it.
+/// A rotation is acknowledged, and the answer is lost, or the agent dies before the new KEK has taken its
+/// place.
 #[tokio::test(flavor = "multi_thread")]
 async fn invariant_b4_a_crash_between_commit_and_the_new_keks_place_loses_no_key() {
     let mut story = Story::begin().await;
@@ -176,11 +177,32 @@ async fn invariant_b4_a_crash_between_commit_and_the_new_keks_place_loses_no_key
     story.start_agent();
     assert!(story.try_backup(false).await.is_err(), "the answer is lost for good");
     assert_eq!(story.fleet.lock().points.len(), 2, "and the point is there");
-    assert_eq!(std::fs::read_to_string(kek_path(&story)).unwrap(), before);
     story.fleet.lock().faults.lose_commit_answers = 0;
-    story.start_agent();
+    every_point_opens(&story).await;
     story.backup().await;
-    assert_ne!(std::fs::read_to_string(kek_path(&story)).unwrap(), before);
+    let after = std::fs::read_to_string(kek_path(&story)).unwrap();
+    assert_ne!(after, before);
+    every_point_opens(&story).await;
+
+    // What is on the disk when the agent dies right after the acknowledgement.
+    story.engine = None;
+    std::fs::rename(kek_path(&story), story.path("state/kek.next")).unwrap();
+    std::fs::write(kek_path(&story), &before).unwrap();
+    let points = story.fleet.lock().points.len();
+    story.start_agent();
+    assert!(story.backup().await.unchanged, "nothing has to be sealed for it");
+    assert_eq!(story.fleet.lock().points.len(), points + 1);
+    assert_eq!(std::fs::read_to_string(kek_path(&story)).unwrap(), after);
+    assert!(!story.path("state/kek.next").exists());
+    every_point_opens(&story).await;
+
+    // And when it dies before the commit: what was prepared is finished with the next point.
+    story.engine = None;
+    let prepared = Kek::generate(&SystemRandom).to_text().to_string();
+    std::fs::write(story.path("state/kek.next"), &prepared).unwrap();
+    story.start_agent();
+    assert!(!story.backup().await.unchanged, "its key bundle comes with it");
+    assert_eq!(std::fs::read_to_string(kek_path(&story)).unwrap(), prepared);
     every_point_opens(&story).await;
 }
 
