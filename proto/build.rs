@@ -5,8 +5,19 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 10] =
-    ["common", "fleet", "catalog", "backup", "peer", "local", "restore", "join", "audit", "keys"];
+const FILES: [&str; 11] = [
+    "common",
+    "fleet",
+    "catalog",
+    "backup",
+    "peer",
+    "local",
+    "restore",
+    "join",
+    "audit",
+    "enrolment",
+    "keys",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files: Vec<String> = FILES.iter().map(|f| format!("strongroom/v1/{f}.proto")).collect();

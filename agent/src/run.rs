@@ -9,6 +9,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use proto::ApiError;
 use proto::env::Env;
 use proto::fleet_client::{FleetClient, RetryPolicy};
+use proto::renewal;
 use proto::v1::local_agent_server::LocalAgentServer;
 use proto_types::Code;
 use tokio::sync::mpsc;
@@ -72,6 +73,14 @@ pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Resul
     let tls = config.tls.load()?;
     let policy = RetryPolicy::default();
     let client = FleetClient::new(env.clone(), config.coordinators.clone(), &tls, policy)?;
+    let files = config.tls.clone();
+    let renewing = {
+        let (env, client) = (env.clone(), client.clone());
+        async move {
+            let ask = |request| renewal::ask(&client, request);
+            renewal::keep(&env, &files, &tls, ask).await;
+        }
+    };
     let socket = config.socket.clone();
     let cluster = config.cluster.clone();
     let engine =
@@ -89,6 +98,7 @@ pub async fn run(config: Config, env: Env, shutdown: CancellationToken) -> Resul
         let ended = tokio::select! {
             result = keep_session(&service) => result.map_err(AgentError::Fatal),
             Some(error) = fatals.recv() => Err(AgentError::Fatal(error)),
+            () = renewing => Ok(()),
             () = stop.cancelled() => Ok(()),
         };
         // An agent that may not go on stops serving too.

@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
 use crate::verbs::{
-    agent, audit, backup, cluster, coordinator, finding, fleet, key, node, restore, snapshot,
-    status,
+    agent, audit, backup, cluster, coordinator, finding, fleet, key, node, operator, restore,
+    snapshot, status,
 };
 use crate::{dev, exit_codes};
 
@@ -101,6 +101,9 @@ pub enum Command {
     /// Register and list workload clusters
     #[command(subcommand)]
     Cluster(cluster::Verb),
+    /// Let operators in, list them, and revoke what they have
+    #[command(subcommand)]
+    Operator(operator::Verb),
     /// Show leader, nodes, newest recovery point of each cluster, and findings
     Status(status::StatusArgs),
     /// Make, list, inspect and export recovery points

@@ -5,16 +5,14 @@
 use std::path::{Path, PathBuf};
 
 use bundle::{RecoveryPublic, RecoverySecret, open_authority, seal_authority};
-use proto::authority::{PrivateKey, Root, certificate_pem};
+use proto::authority::{PrivateKey, Root, Term, certificate_pem};
 use proto::env::Env;
 use proto::identity::{Identity, Party, Role};
 use proto_types::{FleetId, NodeId};
-use serde::Serialize;
 
 use crate::coordinator_files::{CONFIG, CoordinatorFiles};
 use crate::error::{CliError, Result};
-use crate::operator;
-use crate::private_file;
+use crate::operator_files::OperatorFiles;
 use crate::staging::Staging;
 
 /// Directory of the first operator's files, beside the coordinator's config.
@@ -87,19 +85,6 @@ pub struct FirstNode {
     pub operator: String,
 }
 
-#[derive(Serialize)]
-struct OperatorFile<'a> {
-    coordinators: [&'a str; 1],
-    tls: OperatorTls,
-}
-
-#[derive(Serialize)]
-struct OperatorTls {
-    ca: &'static str,
-    certificate: &'static str,
-    key: &'static str,
-}
-
 /// Writes the directory of a fleet's first coordinator, with its first operator's in it: whole or
 /// not at all.
 ///
@@ -114,19 +99,22 @@ pub fn found(seed: &FleetSeed, node: &FirstNode, directory: &Path, env: &Env) ->
     let admin = Party::Operator { name: node.operator.clone(), role: Role::Admin };
     let key = PrivateKey::generate()?;
     let identity = Identity { fleet: seed.id, party: admin };
-    let certificate = intermediate.certify(&identity, &key, now, random)?;
-    write_operator(
-        &staging.path().join(OPERATOR),
-        &node.address,
-        &root,
-        &certificate.chain,
-        &key.to_pem(),
-    )?;
+    let term = Term::first(&identity.party);
+    let certificate = intermediate.certify(&identity, &key, &term, now, random)?;
+    OperatorFiles {
+        coordinators: vec![node.address.clone()],
+        root: &root,
+        certificate: &certificate.chain,
+        key: &key.to_pem(),
+        recovery: seed.recovery,
+    }
+    .write(&staging.path().join(OPERATOR))?;
 
     let key = PrivateKey::generate()?;
     let party = Party::Coordinator(NodeId::new(node.id));
     let identity = Identity { fleet: seed.id, party };
-    let certificate = intermediate.certify(&identity, &key, now, random)?;
+    let term = Term::first(&identity.party);
+    let certificate = intermediate.certify(&identity, &key, &term, now, random)?;
     CoordinatorFiles {
         node_id: node.id,
         name: &node.name,
@@ -147,25 +135,4 @@ pub fn found(seed: &FleetSeed, node: &FirstNode, directory: &Path, env: &Env) ->
     }
     .write(staging.path())?;
     staging.finish()
-}
-
-fn write_operator(
-    directory: &Path,
-    coordinator: &str,
-    root: &str,
-    certificate: &str,
-    key: &str,
-) -> Result<()> {
-    private_file::make_directory(directory)?;
-    let config = OperatorFile {
-        coordinators: [coordinator],
-        tls: OperatorTls { ca: "ca.pem", certificate: "operator.pem", key: "operator.key" },
-    };
-    let text = toml::to_string(&config).map_err(|error| {
-        CliError::new(proto_types::Code::Internal, format!("operator.toml: {error}"))
-    })?;
-    private_file::create(&directory.join("ca.pem"), root.as_bytes())?;
-    private_file::create(&directory.join("operator.pem"), certificate.as_bytes())?;
-    private_file::create(&directory.join("operator.key"), key.as_bytes())?;
-    private_file::create(&directory.join(operator::FILE), text.as_bytes())
 }

@@ -59,11 +59,11 @@ pub async fn join(
     env: &Env,
 ) -> Result<Joined> {
     let staging = Staging::resume(directory, CONFIG)?;
-    let key = own_key(&staging)?;
+    let key = own_key(&staging, KEY)?;
     let answer = redeem(token, newcomer, &key, env).await?;
     let certified = check(token, &answer)?;
     // What an interrupted run wrote of an answer before this one.
-    staging.clear_but(KEY)?;
+    staging.clear_but(&[KEY])?;
     CoordinatorFiles {
         node_id: answer.node_id,
         name: &answer.name,
@@ -107,8 +107,9 @@ pub async fn join(
 /// Where the key waits for its certificate, in the staging directory.
 const KEY: &str = ".node.key";
 
-fn own_key(staging: &Staging) -> Result<PrivateKey> {
-    let path = staging.path().join(KEY);
+/// The key that waits under this name, or a new one, on the disk before it is used.
+pub(crate) fn own_key(staging: &Staging, name: &str) -> Result<PrivateKey> {
+    let path = staging.path().join(name);
     match std::fs::read_to_string(&path).map(zeroize::Zeroizing::new) {
         Ok(pem) => Ok(PrivateKey::from_pem(&pem)?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -7,6 +7,9 @@ pub mod config_file;
 pub mod context;
 pub mod coordinator_files;
 pub mod dev;
+pub mod enrol_token;
+pub mod enrol_tokens;
+pub mod enrolling;
 pub mod environment;
 pub mod error;
 pub mod exit_codes;
@@ -16,6 +19,7 @@ pub mod joining;
 pub mod key_files;
 mod offline_store;
 pub mod operator;
+pub mod operator_files;
 pub mod output;
 pub mod private_file;
 pub mod progress;
@@ -38,12 +42,20 @@ use error::Result;
 /// # Errors
 /// Whatever kept it from being done, ready to be printed.
 pub async fn run(cli: Cli, context: &Context) -> Result<()> {
+    let done = verb(cli, context).await;
+    // An operator's certificate renews itself when it is used.
+    context.renew_if_due().await;
+    done
+}
+
+async fn verb(cli: Cli, context: &Context) -> Result<()> {
     match cli.command {
         Command::Coordinator(verb) => verbs::coordinator::run(verb, context).await,
         Command::Fleet(verb) => verbs::fleet::run(verb, context).await,
         Command::Agent(verb) => verbs::agent::run(verb, context).await,
         Command::Key(verb) => verbs::key::run(verb, context).await,
         Command::Cluster(verb) => verbs::cluster::run(verb, context).await,
+        Command::Operator(verb) => verbs::operator::run(verb, context).await,
         Command::Status(arguments) => verbs::status::run(arguments, context).await,
         Command::Backup(verb) => verbs::backup::run(verb, context).await,
         Command::Restore(arguments) => verbs::restore::run(arguments, context).await,

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::shown;
+use proto::authority::{certificate_digest, certificates_of};
 use proto::fleet_client::{FleetClient, RetryPolicy};
 use proto::tls::TlsFiles;
 use proto_types::Code;
@@ -68,7 +69,7 @@ impl Operator {
             )
             .with_remedy(
                 "give the directory that holds operator.toml with --operator-dir DIR or \
-                 STRONGROOM_OPERATOR_DIR; `strongroom dev` makes one",
+                 STRONGROOM_OPERATOR_DIR; `strongroom operator enroll` makes one",
             ));
         }
         let file: File = config_file::read(&path)?;
@@ -84,6 +85,24 @@ impl Operator {
             pins: directory.join(file.pins),
             tls: file.tls.relative_to(directory),
         })
+    }
+
+    /// SHA-256 of the root that this operator trusts, for a token to pin.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds several certificates.
+    pub fn root_pin(&self) -> Result<[u8; 32]> {
+        let ca = std::fs::read(&self.tls.ca)
+            .map_err(|error| CliError::io("read", &self.tls.ca, &error))?;
+        let roots = certificates_of(&ca)?;
+        let [root] = &roots[..] else {
+            return Err(CliError::new(
+                Code::InvalidConfig,
+                format!("{} holds several certificates", shown::path(&self.tls.ca)),
+            )
+            .with_remedy("a token pins one root: keep the fleet's alone in that file"));
+        };
+        Ok(certificate_digest(root))
     }
 
     /// A client of the fleet under this operator's certificate.
@@ -106,7 +125,10 @@ impl Operator {
         let tls = self.tls.load()?;
         let policy =
             RetryPolicy { total_timeout: PATIENCE, call_timeout, ..RetryPolicy::default() };
-        Ok(FleetClient::new(context.env.clone(), self.coordinators.clone(), &tls, policy)?)
+        let client =
+            FleetClient::new(context.env.clone(), self.coordinators.clone(), &tls, policy)?;
+        context.uses(self.tls.clone(), tls, client.clone());
+        Ok(client)
     }
 }
 

@@ -70,15 +70,15 @@ impl Staging {
         Self { partial, target: target.to_owned(), last, keeps: true }.finish()
     }
 
-    /// Takes everything away but this entry.
+    /// Takes everything away but these entries.
     ///
     /// # Errors
     /// When it cannot.
-    pub fn clear_but(&self, kept: &str) -> Result<()> {
+    pub fn clear_but(&self, kept: &[&str]) -> Result<()> {
         let failed = |error: &std::io::Error| CliError::io("clear", &self.partial, error);
         for name in entries(&self.partial).map_err(|error| failed(&error))? {
             let path = self.partial.join(&name);
-            if name == kept {
+            if kept.iter().any(|kept| name == *kept) {
                 continue;
             }
             let removed = if path.is_dir() {
@@ -233,7 +233,7 @@ mod tests {
         private_file::create(&staging.path().join("other"), b"1").unwrap();
         drop(staging);
         let staging = Staging::resume(&target, "last").unwrap();
-        staging.clear_but(".key").unwrap();
+        staging.clear_but(&[".key"]).unwrap();
         assert_eq!(names(staging.path()), [".key"]);
         private_file::make_directory(&staging.path().join("tls")).unwrap();
         // Nothing is moved before all is made.

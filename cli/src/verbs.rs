@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod key;
 pub mod node;
 pub mod opening;
+pub mod operator;
 pub mod restore;
 pub mod snapshot;
 pub mod status;

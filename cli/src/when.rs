@@ -36,6 +36,25 @@ pub fn parse(text: &str, now: &Zoned) -> Result<LogTime, String> {
         .map_err(|_| format!("{text:?} lies before 1970: no backup is that old"))
 }
 
+/// Parses a length of time as people write it (`90s`, `2h`, `7d`), in milliseconds.
+///
+/// # Errors
+/// A sentence that says what is expected.
+pub fn length_ms(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no length of time: expected one as in 90s, 2h or 7d");
+    let span: Span = text.trim().parse().map_err(|_| wrong())?;
+    let total = span.total((jiff::Unit::Millisecond, jiff::SpanRelativeTo::days_are_24_hours()));
+    // Whole seconds at least, and far from where a float is not exact.
+    match total {
+        Ok(total) if (1000.0..1e14).contains(&total) => {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let millis = total as u64;
+            Ok(millis)
+        }
+        Ok(_) | Err(_) => Err(wrong()),
+    }
+}
+
 fn absolute(text: &str, now: &Zoned) -> Option<Timestamp> {
     if let Ok(timestamp) = text.parse::<Timestamp>() {
         return Some(timestamp);
@@ -112,6 +131,24 @@ mod tests {
             .parse::<Timestamp>()
             .unwrap()
             .to_zoned(TimeZone::fixed(jiff::tz::offset(1)))
+    }
+
+    #[test]
+    fn lengths_table() {
+        for (text, expected) in [
+            ("90s", Some(90_000)),
+            ("1h", Some(3_600_000)),
+            ("7d", Some(604_800_000)),
+            (" 1w ", Some(604_800_000)),
+            ("2h30m", Some(9_000_000)),
+            ("0s", None),
+            ("-1h", None),
+            ("1 month", None),
+            ("60", None),
+            ("", None),
+        ] {
+            assert_eq!(length_ms(text).ok(), expected, "{text:?}");
+        }
     }
 
     #[test]

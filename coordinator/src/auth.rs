@@ -1,13 +1,14 @@
 //! Who calls, and what they may: a table of roles, read before any handler does anything.
 
-use coordinator_core::{Actor, OperatorRole, Sender};
+use coordinator_core::{Actor, OperatorRole, PartyId, Sender, State};
 use proto::ApiError;
+use proto::authority::Facts;
 use proto::identity::{Identity, Party, Role};
-use proto_types::{ClusterId, Code, FleetId, NodeId};
+use proto_types::{ClusterId, Code, FleetId, LogTime, NodeId};
 use sha2::{Digest, Sha256};
 use tonic::{Request, Status};
 
-use crate::telemetry;
+use crate::{revocation, telemetry};
 
 fn no_certificate() -> ApiError {
     ApiError::new(
@@ -31,12 +32,21 @@ pub(crate) fn require_certificate(request: Request<()>) -> Result<Request<()>, S
     }
 }
 
+fn party_id(party: &Party) -> PartyId {
+    match party {
+        Party::Coordinator(node) => PartyId::Coordinator(*node),
+        Party::Agent(cluster) => PartyId::Agent(*cluster),
+        Party::Operator { name, .. } => PartyId::Operator(name.clone()),
+    }
+}
+
 /// The caller of a request, proved by its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
     party: Party,
     /// SHA-256 of the certificate.
     certificate: [u8; 32],
+    facts: Facts,
 }
 
 impl Caller {
@@ -47,12 +57,51 @@ impl Caller {
             ApiError::new(Code::Unauthenticated, "the client certificate chain is empty")
         })?;
         let certificate = Sha256::digest(leaf).into();
-        Self::from_identity(Identity::from_certificate(leaf)?, certificate, fleet)
+        let facts = Facts::of(leaf)?;
+        Self::from_identity(Identity::from_certificate(leaf)?, certificate, facts, fleet)
+    }
+
+    /// Whose certificate (DER) it is, and of which generation; `None` where it is nobody's.
+    pub(crate) fn party_of(leaf: &[u8]) -> Option<(PartyId, u32)> {
+        let party = Identity::from_certificate(leaf).ok()?.party;
+        Some((party_id(&party), Facts::of(leaf).ok()?.generation))
+    }
+
+    /// Who it is.
+    pub(crate) const fn party(&self) -> &Party {
+        &self.party
+    }
+
+    /// Who it is, as the state names it.
+    pub(crate) fn party_id(&self) -> PartyId {
+        party_id(&self.party)
+    }
+
+    /// The generation of its certificate.
+    pub(crate) const fn generation(&self) -> u32 {
+        self.facts.generation
+    }
+
+    /// Refuses a certificate that was revoked, or has ended since the connection was made.
+    pub(crate) fn require_valid(&self, state: &State, now: LogTime) -> Result<(), ApiError> {
+        if self.facts.ends <= now {
+            return Err(ApiError::new(
+                Code::Unauthenticated,
+                format!("the certificate of {} has ended: connect with a newer one", self.party),
+            ));
+        }
+        // A coordinator that was removed hears that, and not this.
+        let is_coordinator = matches!(self.party, Party::Coordinator(_));
+        if !is_coordinator && state.is_void(&self.party_id(), self.facts.generation) {
+            return Err(revocation::void());
+        }
+        Ok(())
     }
 
     fn from_identity(
         identity: Identity,
         certificate: [u8; 32],
+        facts: Facts,
         fleet: FleetId,
     ) -> Result<Self, ApiError> {
         if identity.fleet != fleet {
@@ -66,7 +115,7 @@ impl Caller {
                 ),
             ));
         }
-        Ok(Self { party: identity.party, certificate })
+        Ok(Self { party: identity.party, certificate, facts })
     }
 
     /// The caller as the audit log names it, authenticated by this coordinator.
@@ -149,16 +198,18 @@ mod tests {
     use super::*;
 
     const FLEET: FleetId = FleetId::from_bytes([1; 16]);
+    const FACTS: Facts =
+        Facts { generation: 2, made: LogTime::ZERO, ends: LogTime::from_millis(9000) };
 
     fn caller(party: Party) -> Caller {
-        Caller::from_identity(Identity { fleet: FLEET, party }, [3; 32], FLEET).unwrap()
+        Caller::from_identity(Identity { fleet: FLEET, party }, [3; 32], FACTS, FLEET).unwrap()
     }
 
     #[test]
     fn another_fleet_is_refused() {
         let identity = Identity { fleet: FLEET, party: Party::Coordinator(NodeId::new(1)) };
-        let error =
-            Caller::from_identity(identity, [3; 32], FleetId::from_bytes([2; 16])).unwrap_err();
+        let error = Caller::from_identity(identity, [3; 32], FACTS, FleetId::from_bytes([2; 16]))
+            .unwrap_err();
         assert_eq!(error.code(), Code::WrongFleet);
     }
 
@@ -197,5 +248,14 @@ mod tests {
         assert_eq!(caller(Party::Agent(cluster)).sender(via).actor, Actor::Agent(cluster));
         let node = NodeId::new(1);
         assert_eq!(caller(Party::Coordinator(node)).sender(via).actor, Actor::Coordinator(node));
+    }
+
+    #[test]
+    fn a_certificate_that_ended_is_refused_on_an_open_connection() {
+        let agent = caller(Party::Agent(ClusterId::from_bytes([7; 16])));
+        let state = State::new();
+        assert!(agent.require_valid(&state, LogTime::from_millis(8999)).is_ok());
+        let refused = agent.require_valid(&state, LogTime::from_millis(9000)).unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated);
     }
 }

@@ -114,9 +114,10 @@ fn expiry(state: &State, ends: LogTime, now: LogTime) -> Option<Command> {
         key,
         severity,
         message,
-        remedy: "plan its renewal, which takes the recovery key: a snapshot restored into new \
-                 coordinators gets a new authority under the same root"
-            .to_owned(),
+        remedy:
+            "on each coordinator's host, one after the other: `strongroom fleet renew --config \
+                 FILE` with the recovery key, then restart it"
+                .to_owned(),
     }))
 }
 

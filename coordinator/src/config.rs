@@ -1,6 +1,7 @@
 //! A coordinator's config file: read, checked whole, and refused with the place and the remedy.
 //! Relative paths are relative to the file.
 
+mod certificates;
 pub mod environment;
 mod targets;
 
@@ -13,6 +14,7 @@ use proto_types::{ByteCount, Code, FleetId, Level, NodeId};
 use serde::Deserialize;
 
 use crate::roll_call::levels::Levels;
+pub use certificates::CertificatesConfig;
 use targets::SnapshotsFile;
 pub use targets::{BucketConfig, SnapshotsConfig};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub bucket: Option<BucketConfig>,
     /// Snapshots by schedule.
     pub snapshots: Option<SnapshotsConfig>,
+    /// How long the certificates are valid that it gives out.
+    pub certificates: CertificatesConfig,
     /// What holds it back to an older program.
     pub upgrade: UpgradeConfig,
 }
@@ -225,6 +229,8 @@ struct File {
     bucket: Option<BucketConfig>,
     snapshots: Option<SnapshotsFile>,
     #[serde(default)]
+    certificates: CertificatesConfig,
+    #[serde(default)]
     upgrade: UpgradeConfig,
 }
 
@@ -321,6 +327,7 @@ impl Config {
         check_raft(&file.raft, &mut problems);
         check_limits(&file, &mut problems);
         check_upgrade(file.upgrade, &mut problems);
+        file.certificates.check(&mut problems);
         if file.limits.request_bytes_max < (2 << 20) {
             problems.push(
                 "limits.request_bytes_max: less than 2 MiB leaves no room for a 1 MiB piece of a \
@@ -370,6 +377,7 @@ impl Config {
             scrub: file.scrub,
             bucket,
             snapshots,
+            certificates: file.certificates,
             upgrade: file.upgrade,
         })
     }

@@ -11,6 +11,7 @@ use proto_types::Code;
 
 use crate::absent::AbsentWatch;
 use crate::authority::Authority;
+use crate::certificates;
 use crate::config::Config;
 use crate::key_care;
 use crate::membership;
@@ -82,6 +83,9 @@ async fn round(
     let now = raft.log_time_now().await;
     if let Some(authority) = authority {
         authority.look_after(raft, &state, now).await?;
+    }
+    for command in certificates::owed(&state, now) {
+        raft.propose_here(core_request(None, command)).await?;
     }
     if state.time_is_frozen() {
         return Ok(());

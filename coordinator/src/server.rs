@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use proto::env::{Env, incoming};
 use proto::identity::Party;
+use proto::serving::secured;
 use proto::tls::{TlsFiles, TlsMaterial};
 use proto::v1::audit_server::AuditServer;
 use proto::v1::backup_server::BackupServer;
 use proto::v1::catalog_server::CatalogServer;
+use proto::v1::enrolment_server::EnrolmentServer;
 use proto::v1::fleet_server::FleetServer;
 use proto::v1::join_server::JoinServer;
 use proto::v1::keys_server::KeysServer;
@@ -33,12 +35,13 @@ use crate::keeper::{Carried, Keeper, Stores, keep_home, keep_house};
 use crate::opening::Machine;
 use crate::peers::Peers;
 use crate::raft::{RaftNode, StateMachine};
+use crate::revocation::Revocable;
 use crate::roll_call::{self, RollCall};
 use crate::service::{
-    Admission, AuditService, BackupService, CatalogService, FleetService, JOIN_BYTES_MAX,
-    JoinService, KeysService, Parts, PeerService, RestoreService, Shared,
+    Admission, AuditService, BackupService, CatalogService, EnrolmentService, FleetService,
+    JOIN_BYTES_MAX, JoinService, KeysService, Parts, PeerService, RestoreService, Shared,
 };
-use crate::{leader, opening, scheduled, telemetry, wiped};
+use crate::{certificates, leader, opening, scheduled, telemetry, wiped};
 
 /// Why a coordinator ended, other than because it was asked to.
 pub type RunError = ApiError;
@@ -47,8 +50,6 @@ pub type RunError = ApiError;
 const DRAIN: Duration = Duration::from_secs(5);
 /// Snapshots streamed at one time: each holds an encoded state in memory.
 const SNAPSHOTS_OUT_MAX: usize = 2;
-/// For the TLS handshake: who connects and says nothing holds no socket for longer.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Requests of one connection at one time. A proxy of many agents opens more connections.
 const STREAMS_PER_CONNECTION: u32 = 256;
 
@@ -141,13 +142,15 @@ pub async fn run_on(
 
     let stop_serving = CancellationToken::new();
     let (ended, mut serving_ended) = tokio::sync::oneshot::channel();
-    let server = router(&shared, &tls).await?;
+    let server = router(&shared).await?;
+    let connections = secured(incoming(listener), tls.server()?);
     let stopped = stop_serving.clone();
     env.spawn.task(
         "serve",
         Box::pin(async move {
+            let connections = Box::pin(connections);
             let served =
-                server.serve_with_incoming_shutdown(incoming(listener), stopped.cancelled()).await;
+                server.serve_with_incoming_shutdown(connections, stopped.cancelled()).await;
             // Nobody listens any more when the coordinator has ended meanwhile.
             let _ = ended.send(served.err().map(|error| error.to_string()));
         }),
@@ -163,6 +166,9 @@ pub async fn run_on(
         served = &mut serving_ended => Err(fatal(&format!("serving ended: {served:?}"))),
         () = keep_house(keeper.clone()) => Ok("housekeeping ended"),
         () = leader::lead(&config, authority.as_deref(), &raft) => Ok("leading ended"),
+        () = certificates::keep_own(&config, &env, &tls, authority.as_deref(), &raft) => {
+            Ok("renewing the certificate ended")
+        }
         () = roll_call::hold(&env, &raft, &peers) => Ok("the roll call ended"),
         () = keeper.scrub_by_itself(&env, config.scrub) => Ok("scrubbing ended"),
         () = keeper.scrub_bucket(config.scrub) => Ok("scrubbing ended"),
@@ -208,10 +214,7 @@ async fn follow_membership(this: NodeId, raft: &RaftNode, peers: &Peers) -> ApiE
     }
 }
 
-async fn router(
-    shared: &Shared,
-    tls: &TlsMaterial,
-) -> Result<tonic::transport::server::Router, ApiError> {
+async fn router(shared: &Shared) -> Result<tonic::transport::server::Router, ApiError> {
     let limit = shared.config.limits.request_bytes_max;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FleetServer<FleetService>>().await;
@@ -223,18 +226,8 @@ async fn router(
         .build_v1()
         .map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
     let server = Server::builder()
-        .tls_config(tls.server().timeout(HANDSHAKE))
-        .map_err(|error| {
-            ApiError::new(
-                Code::InvalidConfig,
-                format!(
-                    "certificate, key or CA cannot be used: {}; are they PEM files that belong \
-                     together?",
-                    std::error::Error::source(&error)
-                        .map_or(error.to_string(), ToString::to_string)
-                ),
-            )
-        })?
+        // With the certificate of now on both sides; what runs is let to its end.
+        .max_connection_age(shared.config.certificates.connection_age())
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION))
@@ -244,27 +237,38 @@ async fn router(
             JoinServer::new(JoinService::new(shared.clone()))
                 .max_decoding_message_size(JOIN_BYTES_MAX),
         )
-        .add_service(certified(health_service))
-        .add_service(certified(reflection))
+        .add_service(certified(shared, health_service))
+        .add_service(certified(shared, reflection))
         .add_service(certified(
+            shared,
             FleetServer::new(FleetService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
+            shared,
             CatalogServer::new(CatalogService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
+            shared,
             BackupServer::new(BackupService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
+            shared,
             RestoreServer::new(RestoreService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
+            shared,
             AuditServer::new(AuditService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
+            shared,
             KeysServer::new(KeysService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
+            shared,
+            EnrolmentServer::new(EnrolmentService(shared.clone())).max_decoding_message_size(limit),
+        ))
+        .add_service(certified(
+            shared,
             PeerServer::new(PeerService(shared.clone()))
                 .max_decoding_message_size(Peers::MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(Peers::MESSAGE_BYTES_MAX),
@@ -272,11 +276,12 @@ async fn router(
     Ok(server)
 }
 
-type Certified<S> = InterceptedService<S, fn(Request<()>) -> Result<Request<()>, Status>>;
+type Certified<S> =
+    InterceptedService<Revocable<S>, fn(Request<()>) -> Result<Request<()>, Status>>;
 
-/// The service for those who show a certificate of this fleet.
-fn certified<S>(service: S) -> Certified<S> {
-    InterceptedService::new(service, require_certificate)
+/// The service for those who show a certificate of this fleet, as long as it counts.
+fn certified<S>(shared: &Shared, service: S) -> Certified<S> {
+    InterceptedService::new(Revocable::new(service, shared.raft.clone()), require_certificate)
 }
 
 /// Reads the certificate and compares it with the config.

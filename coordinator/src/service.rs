@@ -7,6 +7,8 @@ mod backup;
 mod bundles;
 mod catalog;
 pub(crate) mod convert;
+mod enrol;
+mod enrolment;
 mod fleet;
 mod join;
 mod keys;
@@ -46,6 +48,7 @@ pub(crate) use admission::Admission;
 pub(crate) use audit::AuditService;
 pub(crate) use backup::{BackupService, lease_gone};
 pub(crate) use catalog::CatalogService;
+pub(crate) use enrolment::EnrolmentService;
 pub(crate) use fleet::{FleetService, core_request};
 pub(crate) use join::{JoinService, MESSAGE_BYTES_MAX as JOIN_BYTES_MAX};
 pub(crate) use keys::KeysService;
@@ -112,6 +115,7 @@ impl Shared {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, ApiError> {
         let caller = Caller::of(request, self.config.fleet.id)?;
         Asked::by(caller.sender(self.config.node_id));
+        caller.require_valid(&self.raft.local().state, self.env.clock.now())?;
         Ok(caller)
     }
 

@@ -19,16 +19,88 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::error::ApiError;
-use crate::identity::{Identity, SUFFIX};
+use crate::identity::{Identity, Party, SUFFIX};
 
+/// Before the generation, in the subject of a certificate.
+const GENERATION: &str = "generation ";
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const YEAR_MS: u64 = 365 * DAY_MS + DAY_MS / 4;
 /// How long a root is valid: nobody can sign a new one in its place but by founding anew.
 const ROOT_MS: u64 = 20 * YEAR_MS;
-/// How long an intermediate, and what it certifies, is valid.
+/// How long an intermediate is valid; nothing it certifies is longer.
 const INTERMEDIATE_MS: u64 = 5 * YEAR_MS;
 /// When people are told that the intermediate ends: a year ahead.
 pub const NOTICE_MS: u64 = YEAR_MS;
+
+/// What a certificate says besides who it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term {
+    /// Which of the party's enrolments it belongs to; 0 of what came with the fleet's first files.
+    pub generation: u32,
+    /// How long it is valid, in milliseconds; never longer than the intermediate.
+    pub life_ms: u64,
+}
+
+impl Term {
+    /// Of a party's first certificate, made where the authority itself is, by default.
+    #[must_use]
+    pub const fn first(party: &Party) -> Self {
+        Self { generation: 0, life_ms: default_life_ms(party) }
+    }
+}
+
+/// How long certificates are valid where nobody says otherwise. A coordinator's is the longest: a
+/// fleet that stands still for a season comes back by itself.
+#[must_use]
+pub const fn default_life_ms(party: &Party) -> u64 {
+    match party {
+        Party::Coordinator(_) => YEAR_MS,
+        Party::Agent(_) | Party::Operator { .. } => 90 * DAY_MS,
+    }
+}
+
+/// When a certificate was made and ends, and its generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// See [`Term`].
+    pub generation: u32,
+    /// When it was made, to the second.
+    pub made: LogTime,
+    /// When it ends, to the second.
+    pub ends: LogTime,
+}
+
+impl Facts {
+    /// Reads them out of a certificate (DER).
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` when it is damaged.
+    pub fn of(der: &[u8]) -> Result<Self, ApiError> {
+        let parsed = parse(der)?;
+        let unit = parsed.subject().iter_organizational_unit().next();
+        let generation = match unit.and_then(|unit| unit.as_str().ok()) {
+            None => 0,
+            Some(text) => text
+                .strip_prefix(GENERATION)
+                .and_then(|number| number.parse().ok())
+                .ok_or_else(|| unusable("a certificate has a generation that is none"))?,
+        };
+        let at =
+            |time: i64| LogTime::from_millis(u64::try_from(time).unwrap_or(0).saturating_mul(1000));
+        let validity = parsed.validity();
+        Ok(Self {
+            generation,
+            made: at(validity.not_before.timestamp()).plus_millis(DAY_MS),
+            ends: at(validity.not_after.timestamp()),
+        })
+    }
+
+    /// When two thirds of its life are over.
+    #[must_use]
+    pub fn renews(&self) -> LogTime {
+        self.made.plus_millis(self.ends.millis_since(self.made) / 3 * 2)
+    }
+}
 
 /// SHA-256 of a certificate: what tokens pin.
 #[must_use]
@@ -252,10 +324,11 @@ impl Intermediate {
         &self,
         identity: &Identity,
         key: &PrivateKey,
+        term: &Term,
         now: LogTime,
         random: &dyn Random,
     ) -> Result<Certified, ApiError> {
-        self.sign(identity, &*key.0, now, random)
+        self.sign(identity, &*key.0, term, now, random)
     }
 
     /// Certifies the key of a request (PKCS#10, DER), whose signature proves that the asker holds
@@ -267,16 +340,18 @@ impl Intermediate {
         &self,
         identity: &Identity,
         request: &[u8],
+        term: &Term,
         now: LogTime,
         random: &dyn Random,
     ) -> Result<Certified, ApiError> {
-        self.sign(identity, &read_request(request)?.public_key, now, random)
+        self.sign(identity, &read_request(request)?.public_key, term, now, random)
     }
 
     fn sign(
         &self,
         identity: &Identity,
         key: &impl PublicKeyData,
+        term: &Term,
         now: LogTime,
         random: &dyn Random,
     ) -> Result<Certified, ApiError> {
@@ -284,10 +359,14 @@ impl Intermediate {
             CertificateParams::new(identity.dns_names()).map_err(|error| failed(&error))?;
         params.distinguished_name = Default::default();
         params.distinguished_name.push(DnType::CommonName, identity.party.to_string());
+        if term.generation > 0 {
+            let unit = format!("{GENERATION}{}", term.generation);
+            params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        set_validity(&mut params, now, self.ends, random);
+        set_validity(&mut params, now, now.plus_millis(term.life_ms).min(self.ends), random);
         let der = CertificateDer::from(self.certificate.as_slice());
         let issuer =
             Issuer::from_ca_cert_der(&der, &*self.key.0).map_err(|error| failed(&error))?;
@@ -353,7 +432,11 @@ fn not_after(der: &[u8]) -> Result<LogTime, ApiError> {
     Ok(LogTime::from_millis(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000)))
 }
 
-fn is_key_of(key: &PrivateKey, certificate: &[u8]) -> Result<bool, ApiError> {
+/// Whether a certificate (DER) is of this key.
+///
+/// # Errors
+/// `UNAUTHENTICATED` when it is damaged.
+pub fn is_key_of(key: &PrivateKey, certificate: &[u8]) -> Result<bool, ApiError> {
     let certified = parse(certificate)?;
     Ok(certified.public_key().raw == key.0.subject_public_key_info())
 }

@@ -5,13 +5,16 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 
 use super::*;
-use crate::identity::{Party, coordinator_server_name};
+use crate::identity::{Party, Role, coordinator_server_name};
 use crate::pinned::PinnedRoot;
 
 const FLEET: FleetId = FleetId::from_bytes([7; 16]);
 /// 2026-11-21.
 const NOW: LogTime = LogTime::from_millis(1_795_219_200_000);
 const NODE: Identity = Identity { fleet: FLEET, party: Party::Coordinator(NodeId::new(4)) };
+
+/// As long as the intermediate.
+const LONG: Term = Term { generation: 0, life_ms: u64::MAX };
 
 fn fleet() -> (Root, Intermediate) {
     crate::tls::install_crypto_provider();
@@ -33,7 +36,7 @@ fn is_trusted(root: &Root, chain: &str, at: LogTime) -> bool {
 fn authority_certifies_parties_of_its_fleet_and_nobody_else() {
     let (root, intermediate) = fleet();
     let key = PrivateKey::generate().unwrap();
-    let certified = intermediate.certify(&NODE, &key, NOW, &SystemRandom).unwrap();
+    let certified = intermediate.certify(&NODE, &key, &LONG, NOW, &SystemRandom).unwrap();
     let chain = certificates_of(certified.chain.as_bytes()).unwrap();
     assert_eq!(chain.len(), 3, "up to the root, which a joining node looks for");
     assert_eq!(Identity::from_certificate(&chain[0]).unwrap(), NODE);
@@ -52,10 +55,10 @@ fn authority_certifies_parties_of_its_fleet_and_nobody_else() {
         fleet: FleetId::from_bytes([8; 16]),
         party: Party::Agent(ClusterId::from_bytes([1; 16])),
     };
-    let certified = intermediate.certify(&strange, &key, NOW, &SystemRandom).unwrap();
+    let certified = intermediate.certify(&strange, &key, &LONG, NOW, &SystemRandom).unwrap();
     assert!(!is_trusted(&root, &certified.chain, NOW));
     let (other, _) = fleet();
-    let certified = intermediate.certify(&NODE, &key, NOW, &SystemRandom).unwrap();
+    let certified = intermediate.certify(&NODE, &key, &LONG, NOW, &SystemRandom).unwrap();
     assert!(!is_trusted(&other, &certified.chain, NOW));
 }
 
@@ -78,7 +81,7 @@ fn authority_comes_back_from_its_files_and_from_its_opened_key() {
     let reopened = Root::reopen(root.certificate(), root.key().as_der()).unwrap();
     let renewed = reopened.intermediate(FLEET, NOW, &SystemRandom).unwrap();
     let key = PrivateKey::generate().unwrap();
-    let certified = renewed.certify(&NODE, &key, NOW, &SystemRandom).unwrap();
+    let certified = renewed.certify(&NODE, &key, &LONG, NOW, &SystemRandom).unwrap();
     assert!(is_trusted(&root, &certified.chain, NOW));
     assert!(Root::reopen(root.certificate(), stranger.as_der()).is_err());
 }
@@ -88,7 +91,8 @@ fn authority_certifies_the_key_of_a_request_and_the_name_it_was_told() {
     let (root, intermediate) = fleet();
     let key = PrivateKey::generate().unwrap();
     let request = key.request().unwrap();
-    let certified = intermediate.certify_request(&NODE, &request, NOW, &SystemRandom).unwrap();
+    let certified =
+        intermediate.certify_request(&NODE, &request, &LONG, NOW, &SystemRandom).unwrap();
     assert!(is_trusted(&root, &certified.chain, NOW));
     assert_eq!(certified.key, requested_key(&request).unwrap());
     let leaf = certificates_of(certified.chain.as_bytes()).unwrap().remove(0);
@@ -116,7 +120,7 @@ fn pinned_root_is_the_only_one_trusted() {
         pinned.verify_server_cert(&chain[0], &chain[1..], &name, &[], now).is_ok()
     };
     let chain_of = |intermediate: &Intermediate, identity: &Identity| {
-        let certified = intermediate.certify(identity, &key, NOW, &SystemRandom).unwrap();
+        let certified = intermediate.certify(identity, &key, &LONG, NOW, &SystemRandom).unwrap();
         certificates_of(certified.chain.as_bytes()).unwrap()
     };
     let good = chain_of(&intermediate, &NODE);
@@ -130,4 +134,28 @@ fn pinned_root_is_the_only_one_trusted() {
     let agent = chain_of(&intermediate, &Identity { fleet: FLEET, party: agent });
     assert!(!accepts(&agent), "an agent is no coordinator");
     drop(impostor);
+}
+
+#[test]
+fn certificates_say_their_generation_and_when_they_renew() {
+    let (root, intermediate) = fleet();
+    let key = PrivateKey::generate().unwrap();
+    let party = Party::Operator { name: "ann".to_owned(), role: Role::Admin };
+    let ann = Identity { fleet: FLEET, party };
+    for (generation, life_ms, ends_ms, renews_ms) in [
+        (0, 90_000, 90_000, 60_000),
+        (7, 90 * DAY_MS, 90 * DAY_MS, 60 * DAY_MS),
+        (u32::MAX, u64::MAX, 5 * YEAR_MS, 5 * YEAR_MS / 3 * 2),
+    ] {
+        let term = Term { generation, life_ms };
+        let certified = intermediate.certify(&ann, &key, &term, NOW, &SystemRandom).unwrap();
+        let leaf = certificates_of(certified.chain.as_bytes()).unwrap().remove(0);
+        let facts = Facts::of(&leaf).unwrap();
+        let ends = NOW.plus_millis(ends_ms);
+        assert_eq!(facts, Facts { generation, made: NOW, ends });
+        assert_eq!(facts.renews(), NOW.plus_millis(renews_ms));
+        assert_eq!(Identity::from_certificate(&leaf).unwrap(), ann, "and who it is");
+        assert!(is_trusted(&root, &certified.chain, NOW));
+        assert!(!is_trusted(&root, &certified.chain, ends.plus_millis(1000)));
+    }
 }

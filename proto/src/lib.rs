@@ -9,6 +9,8 @@ pub mod error;
 pub mod fleet_client;
 pub mod identity;
 mod pinned;
+pub mod renewal;
+pub mod serving;
 pub mod tls;
 
 pub use error::ApiError;

@@ -8,6 +8,7 @@ mod bucket;
 mod bundles;
 mod canary;
 mod damage;
+mod enroll;
 mod fleet_restore;
 mod founding;
 mod hosts;

@@ -307,7 +307,7 @@ impl Founded {
     /// When it cannot be made.
     #[must_use]
     pub fn certify(&self, name: &str, party: Who) -> TlsFiles {
-        use proto::authority::{Intermediate, PrivateKey};
+        use proto::authority::{Intermediate, PrivateKey, Term};
         use proto_types::env::{Clock, SystemClock, SystemRandom};
         let host = &self.hosts[0];
         let authority = Intermediate::from_pem(
@@ -318,7 +318,15 @@ impl Founded {
         let identity = proto::identity::Identity { fleet: admin.identity().fleet, party };
         let key = PrivateKey::generate().expect("a key");
         let certified = authority
-            .and_then(|a| a.certify(&identity, &key, SystemClock.now(), &SystemRandom))
+            .and_then(|a| {
+                a.certify(
+                    &identity,
+                    &key,
+                    &Term::first(&identity.party),
+                    SystemClock.now(),
+                    &SystemRandom,
+                )
+            })
             .expect("a certificate");
         let at = |what: &str| self.directory().join(format!("{name}.{what}"));
         std::fs::write(at("pem"), certified.chain).expect("a file");

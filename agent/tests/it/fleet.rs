@@ -15,9 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use proto::ApiError;
-use proto::env::Env;
+use proto::env::{Env, incoming};
 use proto::fleet_client::{FleetClient, RetryPolicy};
 use proto::identity::{Identity, Party, Role};
+use proto::serving::secured;
 use proto::tls::TlsFiles;
 use proto::v1;
 use proto::v1::backup_server::{Backup, BackupServer};
@@ -102,17 +103,15 @@ impl Fleet {
         let state = Arc::new(Mutex::new(State::default()));
         let mut fleet = Self { state, addresses: vec![], nodes: vec![], pki };
         for id in 1..=nodes {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address: SocketAddr = listener.local_addr().unwrap();
+            let listener = Env::system().net.listen("127.0.0.1:0").await.unwrap();
+            let address: SocketAddr = listener.local_address().unwrap();
             let node = Node { id, state: fleet.state.clone(), partial: Arc::default() };
-            let tls = fleet.tls(&format!("node-{id}")).load().unwrap().server();
+            let tls = fleet.tls(&format!("node-{id}")).load().unwrap().server().unwrap();
             let server = tonic::transport::Server::builder()
-                .tls_config(tls)
-                .unwrap()
                 .add_service(BackupServer::new(node.clone()))
                 .add_service(KeysServer::new(node.clone()))
                 .add_service(CatalogServer::new(node))
-                .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
+                .serve_with_incoming(Box::pin(secured(incoming(listener), tls)));
             fleet.nodes.push(tokio::spawn(async move {
                 let _ = server.await;
             }));

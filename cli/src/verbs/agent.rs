@@ -1,14 +1,18 @@
 //! `strongroom agent`: makes an agent's keys and runs it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use agent::shown;
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::context::Context;
-use crate::error::Result;
-use crate::shutdown;
+use crate::enrol_token::{EnrolToken, TokenKind};
+use crate::enrolling::{self, NewAgent};
+use crate::error::{CliError, Result};
+use crate::{shutdown, when};
 
 /// Verbs of an agent.
 #[derive(Debug, Subcommand)]
@@ -17,6 +21,8 @@ pub enum Verb {
     Init(InitArgs),
     /// Print the public half of the signing key in an agent's directory, to compare
     Keys(InitArgs),
+    /// Make an agent's directory with a token: keys, certificate and config
+    Enroll(EnrollArgs),
     /// Run until SIGINT or SIGTERM
     Run(RunArgs),
 }
@@ -27,6 +33,69 @@ pub struct InitArgs {
     /// The agent's directory; made if it is not there
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
+}
+
+/// A token as people give it.
+#[derive(Args)]
+pub struct TokenText {
+    /// What `strongroom cluster enroll` or `operator add` printed
+    #[arg(
+        value_name = "TOKEN",
+        env = "STRONGROOM_ENROLL_TOKEN",
+        hide_env_values = true,
+        conflicts_with = "token_file"
+    )]
+    token: Option<String>,
+    /// A file with the token, which nobody sees in a list of processes
+    #[arg(long, value_name = "FILE", env = "STRONGROOM_ENROLL_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// The token is a secret.
+impl std::fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenText").finish_non_exhaustive()
+    }
+}
+
+impl TokenText {
+    /// The text.
+    ///
+    /// # Errors
+    /// When none is given, or the file cannot be read.
+    pub fn read(&self) -> Result<Zeroizing<String>> {
+        match (&self.token, &self.token_file) {
+            (Some(text), _) => Ok(Zeroizing::new(text.clone())),
+            (None, Some(path)) => std::fs::read_to_string(path)
+                .map(Zeroizing::new)
+                .map_err(|error| CliError::io("read", path, &error)),
+            (None, None) => Err(CliError::usage("a token is missing")
+                .with_remedy("give what an admin was shown, or --token-file FILE")),
+        }
+    }
+}
+
+/// Arguments of `agent enroll`.
+#[derive(Debug, Args)]
+pub struct EnrollArgs {
+    #[command(flatten)]
+    token: TokenText,
+    /// The agent's directory: absent, empty, or that of an agent which gets a new certificate
+    #[arg(long, value_name = "DIR", env = "STRONGROOM_ENROLL_DIR")]
+    pub dir: PathBuf,
+    /// The cluster's name, where the token is for several
+    #[arg(long, value_name = "NAME", env = "STRONGROOM_ENROLL_NAME")]
+    pub name: Option<String>,
+    /// UID of the cluster's kube-system namespace
+    #[arg(long, value_name = "UID")]
+    pub kube_system_uid: Option<String>,
+    /// A directory with the cluster's kek.key and signing.key, as of `agent init` or `key recover`
+    /// [default: new ones]
+    #[arg(long, value_name = "DIR")]
+    pub keys: Option<PathBuf>,
+    /// How long to wait for approval, where the token is for several
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = when::length_ms)]
+    pub wait: u64,
 }
 
 /// Arguments of `agent run`.
@@ -52,6 +121,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::Init(arguments) => init(&arguments, context),
         Verb::Keys(arguments) => keys(&arguments, context),
+        Verb::Enroll(arguments) => enroll(arguments, context).await,
         Verb::Run(arguments) => serve(arguments, context).await,
     }
 }
@@ -93,6 +163,46 @@ fn keys(arguments: &InitArgs, context: &Context) -> Result<()> {
         format!(
             "signing key  {}\nfingerprint  {}\n",
             view.signing_public_key, view.signing_key_fingerprint
+        )
+    })
+}
+
+async fn enroll(arguments: EnrollArgs, context: &Context) -> Result<()> {
+    let token = EnrolToken::from_text(&arguments.token.read()?)?;
+    if token.kind == TokenKind::Operator {
+        return Err(CliError::usage("this token is for an operator")
+            .with_remedy("use it with `strongroom operator enroll`"));
+    }
+    let again = arguments.dir.join(enrolling::CONFIG).exists();
+    if token.kind == TokenKind::Agents && arguments.name.is_none() && !again {
+        return Err(CliError::usage("this token is for several clusters")
+            .with_remedy("say which one this is with --name NAME"));
+    }
+    let new = NewAgent {
+        name: arguments.name,
+        kube_system_uid: arguments.kube_system_uid,
+        keys: arguments.keys,
+        wait: Duration::from_millis(arguments.wait),
+    };
+    let note = |line: &str| context.screen.note(line);
+    let enrolled = enrolling::agent(&token, &new, &arguments.dir, &context.env, note).await?;
+    context.screen.show(&enrolled, |enrolled| {
+        let next = match enrolled.again {
+            true => "its certificate is new, all else as it was".to_owned(),
+            false => format!(
+                "say in {} what is backed up ([[sources]]), keep a copy of {}/kek.key, then\n  \
+                 strongroom agent run --config {}",
+                shown::path(&enrolled.config),
+                shown::path(arguments.dir.join(enrolling::STATE)),
+                shown::path(&enrolled.config)
+            ),
+        };
+        format!(
+            "enrolled     {} of fleet {}\ncluster id   {}\nsigning key  {}\n\n{next}\n",
+            shown::plain(&enrolled.cluster),
+            shown::plain(&enrolled.fleet),
+            enrolled.cluster_id,
+            enrolled.signing_key_fingerprint,
         )
     })
 }

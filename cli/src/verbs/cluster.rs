@@ -1,5 +1,7 @@
 //! `strongroom cluster`: which workload clusters the fleet protects.
 
+mod enrol;
+mod enrol_file;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,20 @@ use crate::{key_files, operator};
 pub enum Verb {
     /// Make a cluster known to the fleet, with the key that signs its backups (role admin)
     Register(RegisterArgs),
+    /// Make a one-time token by which a cluster's agent enrols; the cluster is registered when it
+    /// comes (role admin)
+    Enroll(enrol::EnrollArgs),
+    /// Make void what a cluster's agents have, on open connections too (role admin)
+    Revoke(enrol::RevokeArgs),
+    /// Make tokens by which agents of several clusters enrol (role admin)
+    #[command(subcommand)]
+    Token(enrol::TokenVerb),
+    /// List the agents that wait for approval
+    Pending(enrol::PendingArgs),
+    /// Let an agent in that waits (role admin)
+    Approve(enrol::DecideArgs),
+    /// Refuse one that waits, for as long as its token lasts (role admin)
+    Reject(enrol::DecideArgs),
     /// List the clusters
     List(ListArgs),
     /// Have a cluster's agent take a new KEK with its next backup; no data moves (role admin)
@@ -66,6 +82,12 @@ fn label(text: &str) -> std::result::Result<(String, String), String> {
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::Register(arguments) => register(arguments, context).await,
+        Verb::Enroll(arguments) => enrol::enroll(arguments, context).await,
+        Verb::Revoke(arguments) => enrol::revoke(arguments, context).await,
+        Verb::Token(verb) => enrol::token(verb, context).await,
+        Verb::Pending(arguments) => enrol::pending(&arguments, context).await,
+        Verb::Approve(arguments) => enrol::decide(arguments, true, context).await,
+        Verb::Reject(arguments) => enrol::decide(arguments, false, context).await,
         Verb::List(arguments) => list(&arguments, context).await,
         Verb::RotateKek(arguments) => keys::rotate(&arguments, true, context).await,
         Verb::RotateDek(arguments) => keys::rotate(&arguments, false, context).await,

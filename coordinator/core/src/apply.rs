@@ -8,8 +8,8 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    audit, authority, bucket, clusters, commit, findings, fleet, holders, joining, keys, leases,
-    levels, members, moves, recover, restore, sessions, snapshots, time, uploads,
+    audit, authority, bucket, clusters, commit, enrolment, findings, fleet, holders, joining, keys,
+    leases, levels, members, moves, recover, restore, sessions, snapshots, time, uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -96,5 +96,12 @@ fn execute(
             audit::record_act(state, context, request.sender.as_ref(), command)
         }
         Command::Keys(command) => keys::run(state, context, command),
+        Command::CreateEnrolToken(command) => enrolment::create(state, context, command),
+        Command::RedeemEnrolToken(command) => enrolment::redeem(state, context, command),
+        Command::RecordCertificate(command) => enrolment::renew(state, context, command),
+        Command::RevokeParty(command) => {
+            enrolment::revoke(state, context, request.sender.as_ref(), command)
+        }
+        Command::DecideEnrolment(command) => enrolment::decide(state, context, *command),
     }
 }

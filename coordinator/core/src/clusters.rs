@@ -58,20 +58,29 @@ pub(crate) fn register(
 }
 
 fn check_fields(command: &RegisterCluster) -> Result<(), Refusal> {
-    let invalid = |field| Err(Refusal::InvalidField { field });
     if proto_types::check_cluster_name(&command.name).is_err() {
-        return invalid(Field::ClusterName);
+        return Err(Refusal::InvalidField { field: Field::ClusterName });
     }
-    if command.signing_key == SigningPublicKey::ZERO {
-        return invalid(Field::PublicKey);
+    check_labels(&command.labels)?;
+    check_identity(&command.signing_key, command.kube_system_uid.as_ref())
+}
+
+/// What an agent says of its cluster.
+pub(crate) fn check_identity(
+    signing_key: &SigningPublicKey,
+    kube_system_uid: Option<&String>,
+) -> Result<(), Refusal> {
+    if *signing_key == SigningPublicKey::ZERO {
+        return Err(Refusal::InvalidField { field: Field::PublicKey });
     }
-    if !labels_fit(&command.labels) {
-        return invalid(Field::Labels);
-    }
-    if command.kube_system_uid.as_ref().is_some_and(|uid| !is_uid(uid)) {
-        return invalid(Field::KubeSystemUid);
+    if kube_system_uid.is_some_and(|uid| !is_uid(uid)) {
+        return Err(Refusal::InvalidField { field: Field::KubeSystemUid });
     }
     Ok(())
+}
+
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    if labels_fit(labels) { Ok(()) } else { Err(Refusal::InvalidField { field: Field::Labels }) }
 }
 
 fn labels_fit(labels: &BTreeMap<String, String>) -> bool {

@@ -5,6 +5,7 @@
 
 mod audit;
 mod bucket;
+mod enrolment;
 mod keys;
 mod outcome;
 mod refusal;

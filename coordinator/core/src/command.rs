@@ -12,6 +12,9 @@ use proto_types::{
 
 use crate::audit::{Sender, Subject};
 use crate::dropped::{BundlePrefix, Dropped};
+use crate::enrolment::{
+    CreateEnrolToken, DecideEnrolment, RecordCertificate, RedeemEnrolToken, RevokeParty,
+};
 use crate::keys::KeysCommand;
 use crate::rows::{
     BundleHome, FindingKey, Instance, Jump, Proof, ProofState, ReadPurpose, RecoveryPublicKey,
@@ -128,6 +131,16 @@ pub enum Command {
     RecordAct(Box<RecordAct>),
     /// About keys: which came before, which are wanted, which were shown.
     Keys(Box<KeysCommand>),
+    /// Makes a token known by which agents or an operator enrol.
+    CreateEnrolToken(Box<CreateEnrolToken>),
+    /// Enrols whom a token is for, or has it wait for approval.
+    RedeemEnrolToken(Box<RedeemEnrolToken>),
+    /// Records that a party gets a new certificate over its still valid one.
+    RecordCertificate(RecordCertificate),
+    /// Makes all certificates void that a party has.
+    RevokeParty(RevokeParty),
+    /// Approves or rejects an agent that waits.
+    DecideEnrolment(DecideEnrolment),
 }
 
 impl Command {
@@ -173,6 +186,11 @@ impl Command {
             Self::ConfirmTime(_) => "confirm_time",
             Self::RecordAct(_) => "record_act",
             Self::Keys(command) => command.name(),
+            Self::CreateEnrolToken(_) => "create_enrol_token",
+            Self::RedeemEnrolToken(_) => "redeem_enrol_token",
+            Self::RecordCertificate(_) => "record_certificate",
+            Self::RevokeParty(_) => "revoke_party",
+            Self::DecideEnrolment(_) => "decide_enrolment",
         }
     }
 
@@ -227,7 +245,12 @@ impl Command {
             | Self::CreateJoinToken(_)
             | Self::RedeemJoinToken(_)
             | Self::RecordAct(_)
-            | Self::Keys(_) => Level::new(2),
+            | Self::Keys(_)
+            | Self::CreateEnrolToken(_)
+            | Self::RedeemEnrolToken(_)
+            | Self::RecordCertificate(_)
+            | Self::RevokeParty(_)
+            | Self::DecideEnrolment(_) => Level::new(2),
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod codec;
 mod command;
 mod commit;
 mod dropped;
+mod enrolment;
 mod findings;
 mod fleet;
 mod holders;
@@ -53,6 +54,10 @@ pub use command::{
     UploadEnd,
 };
 pub use dropped::{BundlePrefix, Dropped};
+pub use enrolment::{
+    CreateEnrolToken, DecideEnrolment, EnrolGrant, EnrolToken, Enrolled, Enrolment, PartyId,
+    PartyRow, PendingEnrolment, RecordCertificate, RedeemEnrolToken, RevokeParty,
+};
 pub use keys::{
     ATTEST_MS, ApproveLineage, Attest, AttestShare, Attested, BeginLineage, FormerKey, KeyOrders,
     KeysCommand, LINEAGE_UNAPPROVED, Lineage, OrderKeys, RecordKeys, ReplaceWraps, RotateRecovery,

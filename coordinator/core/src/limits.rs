@@ -102,3 +102,14 @@ pub const FINDING_KIND_BYTES_MAX: usize = 64;
 pub const FINDING_SUBJECT_BYTES_MAX: usize = 256;
 /// Bytes of a finding's message, and of its remedy.
 pub const FINDING_TEXT_BYTES_MAX: usize = 1024;
+
+/// Enrolment tokens kept at one time, open or used: a fleet enrols in batches of this many clusters.
+pub const ENROL_TOKENS_MAX: usize = 4096;
+/// Longest time an enrolment token can be redeemed: a quarter.
+pub const ENROL_TOKEN_TTL_MS_MAX: u64 = 92 * 24 * 60 * 60 * 1000;
+/// Agents that one token may enrol.
+pub const ENROL_COUNT_MAX: u32 = 10_000;
+/// Agents that wait for approval at one time, those that were rejected included.
+pub const ENROLMENTS_WAITING_MAX: usize = 4096;
+/// How long an approved agent may come for its certificate, where its token ends sooner: a week.
+pub const ENROL_APPROVED_MS: u64 = 7 * 24 * 60 * 60 * 1000;

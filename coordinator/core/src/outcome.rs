@@ -244,6 +244,40 @@ pub enum Outcome {
         /// Orders for the data key.
         dek: u64,
     },
+    /// The enrolment token is known.
+    EnrolTokenCreated {
+        /// The cluster that its holder will be, where it is one.
+        cluster: Option<ClusterId>,
+        /// Log time from which on it is refused.
+        expires: LogTime,
+    },
+    /// The party is to be certified.
+    Enrolled {
+        /// The cluster, where it is one.
+        cluster: Option<ClusterId>,
+        /// The generation of its certificates.
+        generation: u32,
+    },
+    /// The agent waits for approval.
+    EnrolmentPending {
+        /// The cluster that it will be.
+        cluster: ClusterId,
+    },
+    /// The new certificate is recorded.
+    CertificateRecorded {
+        /// Its generation.
+        generation: u32,
+    },
+    /// What the party has is void.
+    PartyRevoked {
+        /// Whether the fleet had recorded a certificate of it.
+        was_known: bool,
+    },
+    /// The agent that waited was approved or rejected.
+    EnrolmentDecided {
+        /// Whether it was approved.
+        approved: bool,
+    },
 }
 
 impl Outcome {

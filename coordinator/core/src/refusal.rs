@@ -397,6 +397,42 @@ pub enum Refusal {
         /// Why.
         problem: KeysProblem,
     },
+    /// The enrolment token is unknown, over, used up or withdrawn, which nobody is told apart.
+    #[error("the token is not valid: ask an admin for another one")]
+    EnrolTokenRefused,
+    /// The cluster is known by another signing key.
+    #[error(
+        "cluster {cluster} signs with another key: enrol with the directory that holds its keys, \
+         `strongroom key recover` brings them back"
+    )]
+    SigningKeyDiffers {
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// The certificate was revoked, or another one has taken its place.
+    #[error("the certificate was revoked or replaced: enrol again with a new token")]
+    CertificateVoid,
+    /// Nobody revokes what he acts with.
+    #[error("nobody revokes his own certificate: have another admin do it")]
+    OwnCertificate,
+    /// Somebody of that name is enrolled.
+    #[error("{name} is enrolled already: say --again to replace what it has")]
+    AlreadyEnrolled {
+        /// The name.
+        name: String,
+    },
+    /// Nobody of that name is enrolled.
+    #[error("nobody called {name} is enrolled: leave --again out, or correct the name")]
+    NotEnrolled {
+        /// The name.
+        name: String,
+    },
+    /// No agent waits under this id.
+    #[error("no agent waits as {cluster}: `strongroom cluster pending` lists those that do")]
+    NobodyWaits {
+        /// The id.
+        cluster: ClusterId,
+    },
 }
 
 impl Refusal {
@@ -461,6 +497,12 @@ impl Refusal {
             Self::LevelTooLow { .. } => Code::LevelTooLow,
             Self::TimeFrozen => Code::TimeFrozen,
             Self::KeysRefused { problem } => problem.code(),
+            Self::EnrolTokenRefused => Code::PermissionDenied,
+            Self::SigningKeyDiffers { .. } => Code::WrongKey,
+            Self::CertificateVoid => Code::Unauthenticated,
+            Self::OwnCertificate => Code::Conflict,
+            Self::AlreadyEnrolled { .. } => Code::AlreadyExists,
+            Self::NotEnrolled { .. } | Self::NobodyWaits { .. } => Code::NothingMatches,
         }
     }
 }
@@ -563,6 +605,12 @@ words! {
         KeyOrder = 59, "order for keys", "name the KEK or the data key, and no order that was never given", InvalidArgument;
         /// Number of a share, of how many.
         Share = 60, "share's number, threshold or total", "send what the share itself says", InvalidArgument;
+        /// Time to live of an enrolment token.
+        EnrolTtl = 49, "token's time to live", "use a second to 92 days", InvalidArgument;
+        /// Of an operator.
+        OperatorName = 50, "operator's name", "use 1 to 63 lower-case letters, digits and hyphens", InvalidArgument;
+        /// Agents that a token may enrol.
+        EnrolCount = 51, "number of agents the token is for", "use 1 to 10000, and 1 where it names one party", InvalidArgument;
     }
     second rule: /** What a valid one looks like. */
 }
@@ -606,6 +654,10 @@ words! {
         Carried = 70, "the size of the bundles the commit carries in bytes", "upload them first", TooLarge;
         /// Join tokens.
         JoinTokens = 40, "the number of join tokens", "wait until some are over", LimitReached;
+        /// Enrolment tokens.
+        EnrolTokens = 49, "the number of enrolment tokens", "wait until some are over", LimitReached;
+        /// Agents that wait for approval.
+        Waiting = 50, "the number of agents that wait for approval", "approve or reject some first", LimitReached;
     }
     second remedy: /** What to do about it. */
 }

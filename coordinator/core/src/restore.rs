@@ -20,7 +20,7 @@ use crate::rows::{
     Severity,
 };
 use crate::state::State;
-use crate::{codec, fleet, limits};
+use crate::{codec, enrolment, fleet, limits};
 
 /// Points of a new generation are numbered from the next multiple of this and one: no cluster makes
 /// as many between two snapshots, and a number tells at a glance that a restore lies before it.
@@ -262,6 +262,7 @@ fn adopt(
     state.last_snapshot = snapshot.last_snapshot;
     state.last_good_snapshot = snapshot.last_good_snapshot;
     state.reads = OrdMap::new();
+    enrolment::adopt(state, &snapshot.parties);
     state.sessions = state.sessions.clone().union(snapshot.sessions);
     let findings =
         snapshot.findings.into_iter().filter(|(key, _)| !matches!(key.scope, Scope::Node(_)));

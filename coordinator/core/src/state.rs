@@ -9,6 +9,7 @@ use proto_types::{
 use std::sync::Arc;
 
 use crate::audit::AuditLog;
+use crate::enrolment::{EnrolToken, PartyId, PartyRow, PendingEnrolment};
 use crate::keys::KeyBook;
 use crate::rows::{
     Authority, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Home, JoinToken,
@@ -51,6 +52,12 @@ pub struct State {
     pub(crate) freeze: Option<Arc<Freeze>>,
     pub(crate) audit: AuditLog,
     pub(crate) keys: KeyBook,
+    /// What was certified and what is void, of parties that enrolled, renewed or were revoked.
+    pub(crate) parties: OrdMap<PartyId, Arc<PartyRow>>,
+    /// By the SHA-256 of the token's secret.
+    pub(crate) enrol_tokens: OrdMap<[u8; 32], Arc<EnrolToken>>,
+    /// Agents that wait for approval, and those that were rejected.
+    pub(crate) waiting: OrdMap<ClusterId, Arc<PendingEnrolment>>,
 }
 
 impl State {

@@ -4,13 +4,13 @@
 use coordinator_core::{
     Actor, Command, CreateJoinToken, JoinToken, Outcome, RedeemJoinToken, Refusal, Sender, State,
 };
-use proto::authority::{certificate_digest, requested_key};
+use proto::authority::{Term, certificate_digest, requested_key};
 use proto::identity::{Identity, Party};
 use proto::v1::join_server::Join;
 use proto::{ApiError, v1};
 use proto_types::{Code, FleetId, LogTime, NodeId, join_token_hash};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
@@ -50,15 +50,19 @@ impl JoinService {
         Self { shared, heard: Semaphore::new(HEARD_MAX) }
     }
 
-    async fn join(&self, message: v1::JoinFleetRequest) -> Result<v1::JoinFleetResponse, ApiError> {
+    pub(super) const fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Leave to be heard, while it is held.
+    pub(super) fn hear(&self) -> Result<SemaphorePermit<'_>, ApiError> {
         let busy = |_| ApiError::new(Code::Busy, "others are joining: ask again");
-        let _heard = self.heard.try_acquire().map_err(busy)?;
-        let authority = self.shared.authority.as_ref().ok_or_else(|| {
-            ApiError::new(
-                Code::Unavailable,
-                "this coordinator holds no certificate authority: ask another one",
-            )
-        })?;
+        self.heard.try_acquire().map_err(busy)
+    }
+
+    async fn join(&self, message: v1::JoinFleetRequest) -> Result<v1::JoinFleetResponse, ApiError> {
+        let _heard = self.hear()?;
+        let authority = self.shared.certifies()?;
         let fleet = self.shared.config.fleet.id;
         let secret = Zeroizing::new(message.secret.to_vec());
         let secret = <&[u8; 32]>::try_from(secret.as_slice())
@@ -118,7 +122,9 @@ impl JoinService {
         let identity = Identity { fleet: config.fleet.id, party: Party::Coordinator(node) };
         let env = &self.shared.env;
         let intermediate = &authority.intermediate;
-        let certified = intermediate.certify_request(&identity, request, now, &*env.random)?;
+        let term = Term { generation: 0, life_ms: config.certificates.life_ms(&identity.party) };
+        let certified =
+            intermediate.certify_request(&identity, request, &term, now, &*env.random)?;
         let others = members::known(&self.shared.raft.local());
         let others = others.into_iter().filter(|(id, _)| *id != node).map(|(id, member)| {
             v1::JoinMember { node_id: id.get(), name: member.name, address: member.address }
@@ -146,7 +152,7 @@ impl JoinService {
 }
 
 /// What this coordinator certifies with must lead to the root that the token pins.
-fn check_root(authority: &Authority, state: &State) -> Result<(), ApiError> {
+pub(super) fn check_root(authority: &Authority, state: &State) -> Result<(), ApiError> {
     let recorded = state.authority().ok_or_else(|| refused(&Refusal::AuthorityMissing))?;
     if recorded.root_certificate == authority.intermediate.root() {
         return Ok(());
@@ -210,5 +216,12 @@ impl Join for JoinService {
         request: Request<v1::JoinFleetRequest>,
     ) -> Result<Response<v1::JoinFleetResponse>, Status> {
         self.shared.answer("JoinFleet", self.join(request.into_inner())).await
+    }
+
+    async fn enrol(
+        &self,
+        request: Request<v1::EnrolRequest>,
+    ) -> Result<Response<v1::EnrolResponse>, Status> {
+        self.shared.answer("Enrol", self.enrol(request.into_inner())).await
     }
 }

@@ -25,7 +25,7 @@ pub use ids::{
     BundleId, ClusterId, DekId, Epoch, FleetId, Generation, KeyFingerprint, LeaseId, LogIndex,
     NodeId, ParseIdError, Sequence, SessionId, SigningPublicKey,
 };
-pub use join::join_token_hash;
+pub use join::{enrol_token_hash, join_token_hash};
 pub use point::{PointName, PointNameError, check_cluster_name};
 pub use statement::PointStatement;
 pub use succession::{LineageStatement, RecoverySuccession};

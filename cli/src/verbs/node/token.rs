@@ -1,7 +1,6 @@
 //! `strongroom node token`: a one-time token by which a coordinator joins.
 
 use clap::Args;
-use proto::authority::{certificate_digest, certificates_of};
 use proto::v1;
 use proto::v1::fleet_client::FleetClient;
 use proto_types::{Code, FleetId, LogTime};
@@ -38,17 +37,7 @@ struct TokenView {
 
 pub(super) async fn make(arguments: TokenArgs, context: &Context) -> Result<()> {
     let (operator, client) = operator::connect(context)?;
-    let ca = std::fs::read(&operator.tls.ca)
-        .map_err(|error| CliError::io("read", &operator.tls.ca, &error))?;
-    let roots = certificates_of(&ca)?;
-    let [root] = &roots[..] else {
-        return Err(CliError::new(
-            Code::InvalidConfig,
-            format!("{} holds several certificates", agent::shown::path(&operator.tls.ca)),
-        )
-        .with_remedy("a token pins one root: keep the fleet's alone in that file"));
-    };
-    let root = certificate_digest(root);
+    let root = operator.root_pin()?;
     let status = members::status(&client).await?;
     let fleet = FleetId::from_slice(&status.fleet_id)
         .map_err(|_| CliError::new(Code::Internal, "the status names no fleet"))?;

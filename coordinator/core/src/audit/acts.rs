@@ -5,6 +5,7 @@ use proto_types::ClusterId;
 
 use super::Subject;
 use crate::command::{Command, SetBundleHome};
+use crate::enrolment::{EnrolGrant, PartyId};
 use crate::keys::KeysCommand;
 use crate::outcome::Outcome;
 use crate::rows::{BundleHome, FindingKey, ReadPurpose, Scope};
@@ -92,6 +93,12 @@ impl Command {
                 KeysCommand::RecordKeys(_) => ("record-key-rotation", Always),
                 KeysCommand::AttestShare(_) => ("attest-share", Always),
             },
+            Self::CreateEnrolToken(_) => ("create-enrol-token", Always),
+            Self::RedeemEnrolToken(_) => ("enrol", Always),
+            Self::RecordCertificate(_) => ("renew-certificate", Always),
+            Self::RevokeParty(_) => ("revoke", Always),
+            Self::DecideEnrolment(command) if command.approve => ("approve-enrolment", Always),
+            Self::DecideEnrolment(_) => ("reject-enrolment", Always),
         };
         Some(Act { word, when })
     }
@@ -178,6 +185,25 @@ pub(super) fn subject(state: &State, command: &Command, outcome: &Outcome) -> Su
             Subject::text(&format!("clocks off by {} ms", command.jump.by_ms))
         }
         Command::Keys(command) => keys(state, command),
+        Command::CreateEnrolToken(command) => {
+            let text = match &command.grant {
+                EnrolGrant::Cluster { name, .. } => format!("cluster {name}"),
+                EnrolGrant::Operator { name, role, .. } => format!("{} {name}", role.as_str()),
+                EnrolGrant::Clusters { .. } => format!("{} clusters", command.count),
+            };
+            Subject::text(&format!("{} for {text}", token(&command.token)))
+        }
+        Command::RedeemEnrolToken(command) => {
+            let cluster = match outcome {
+                Outcome::Enrolled { cluster, .. } => *cluster,
+                Outcome::EnrolmentPending { cluster } => Some(*cluster),
+                _ => None,
+            };
+            of_cluster(cluster).with_text(&token(&command.token))
+        }
+        Command::RecordCertificate(command) => party(&command.party),
+        Command::RevokeParty(command) => party(&command.party),
+        Command::DecideEnrolment(command) => Subject::cluster(command.cluster),
         Command::RecordHolders(_)
         | Command::RecordObjects(_)
         | Command::AnnounceObject(_)
@@ -245,6 +271,14 @@ fn finding(key: &FindingKey) -> Subject {
         Scope::Cluster(cluster) => Subject::cluster(cluster),
     };
     of.with_text(&key.kind)
+}
+
+fn party(party: &PartyId) -> Subject {
+    match party {
+        PartyId::Coordinator(node) => Subject::node(*node),
+        PartyId::Agent(cluster) => Subject::cluster(*cluster),
+        PartyId::Operator(name) => Subject::text(&format!("operator {name}")),
+    }
 }
 
 /// Enough of a token's hash to tell tokens apart.

@@ -6,7 +6,7 @@ use proto_types::{Epoch, LogIndex, LogTime, NodeId, Sequence};
 
 use super::DecodeError;
 use super::refusal::{self, WireRefusal};
-use super::wire::{At, WireId, id, level, present};
+use super::wire::{At, WireId, id, id_or_none, level, present, put_or_none};
 use crate::outcome::Outcome;
 
 const WHAT: &str = "outcome";
@@ -145,6 +145,28 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::KeysOrdered { kek, dek } => {
             WireOutcome { kind: 58, done: *kek, left: *dek, ..empty }
         }
+        Outcome::EnrolTokenCreated { cluster, expires } => WireOutcome {
+            kind: 45,
+            id: put_or_none(cluster.as_ref()),
+            time_ms: expires.as_millis(),
+            ..empty
+        },
+        Outcome::Enrolled { cluster, generation } => WireOutcome {
+            kind: 46,
+            id: put_or_none(cluster.as_ref()),
+            number: u64::from(*generation),
+            ..empty
+        },
+        Outcome::EnrolmentPending { cluster } => {
+            WireOutcome { kind: 47, id: cluster.put(), ..empty }
+        }
+        Outcome::CertificateRecorded { generation } => {
+            WireOutcome { kind: 48, number: u64::from(*generation), ..empty }
+        }
+        Outcome::PartyRevoked { was_known } => WireOutcome { kind: 49, flag: *was_known, ..empty },
+        Outcome::EnrolmentDecided { approved } => {
+            WireOutcome { kind: 50, flag: *approved, ..empty }
+        }
     }
 }
 
@@ -152,6 +174,7 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
     let at = |field| At(WHAT, field);
     let index = LogIndex::new(wire.index);
     let time = LogTime::from_millis(wire.time_ms);
+    let generation = || u32::try_from(wire.number).map_err(|_| at("generation").invalid());
     let outcome = match wire.kind {
         1 => Outcome::Refused(refusal::from_wire(present(at("refusal"), wire.refusal.clone())?)?),
         2 => Outcome::FleetReady { fleet: id(at("fleet"), &wire.id)? },
@@ -192,9 +215,7 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
             received: wire.done,
         },
         25 => Outcome::RestoreReceived { received: wire.done },
-        26 => Outcome::Restored {
-            generation: u32::try_from(wire.number).map_err(|_| at("generation").invalid())?,
-        },
+        26 => Outcome::Restored { generation: generation()? },
         36 => Outcome::RecoveredByForce { number: wire.number },
         37 => Outcome::NodeMoved { node: NodeId::new(wire.number) },
         28 => Outcome::BundleHomeSet { began: index, settled: wire.flag },
@@ -216,6 +237,18 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
             approved: wire.flag,
         },
         58 => Outcome::KeysOrdered { kek: wire.done, dek: wire.left },
+        45 => Outcome::EnrolTokenCreated {
+            cluster: id_or_none(at("cluster"), &wire.id)?,
+            expires: time,
+        },
+        46 => Outcome::Enrolled {
+            cluster: id_or_none(at("cluster"), &wire.id)?,
+            generation: generation()?,
+        },
+        47 => Outcome::EnrolmentPending { cluster: id(at("cluster"), &wire.id)? },
+        48 => Outcome::CertificateRecorded { generation: generation()? },
+        49 => Outcome::PartyRevoked { was_known: wire.flag },
+        50 => Outcome::EnrolmentDecided { approved: wire.flag },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     };
     // Fields that mean nothing for this kind must not be there.

@@ -151,6 +151,15 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::KeysRefused { problem } => {
             WireRefusal { kind: 82, word: problem.to_tag(), ..empty }
         }
+        Refusal::EnrolTokenRefused => WireRefusal { kind: 70, ..empty },
+        Refusal::SigningKeyDiffers { cluster } => {
+            WireRefusal { kind: 71, id: cluster.put(), ..empty }
+        }
+        Refusal::CertificateVoid => WireRefusal { kind: 72, ..empty },
+        Refusal::OwnCertificate => WireRefusal { kind: 73, ..empty },
+        Refusal::AlreadyEnrolled { name } => WireRefusal { kind: 74, text: name.clone(), ..empty },
+        Refusal::NotEnrolled { name } => WireRefusal { kind: 75, text: name.clone(), ..empty },
+        Refusal::NobodyWaits { cluster } => WireRefusal { kind: 76, id: cluster.put(), ..empty },
     }
 }
 
@@ -251,6 +260,13 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         82 => Refusal::KeysRefused {
             problem: present(at("problem"), KeysProblem::from_tag(wire.word))?,
         },
+        70 => Refusal::EnrolTokenRefused,
+        71 => Refusal::SigningKeyDiffers { cluster: cluster()? },
+        72 => Refusal::CertificateVoid,
+        73 => Refusal::OwnCertificate,
+        74 => Refusal::AlreadyEnrolled { name: text() },
+        75 => Refusal::NotEnrolled { name: text() },
+        76 => Refusal::NobodyWaits { cluster: cluster()? },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     })
 }

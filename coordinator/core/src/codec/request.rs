@@ -9,7 +9,7 @@ use super::wire::{
     At, WireAuthority, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array,
     id, id_or_none, ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
-use super::{DecodeError, audit, bucket, keys};
+use super::{DecodeError, audit, bucket, enrolment, keys};
 use crate::command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
     ClearFinding, Command, CommitPoint, ConfirmTime, Content, CreateJoinToken, EndReadLease,
@@ -19,6 +19,7 @@ use crate::command::{
     RestorePiece, SealSnapshot, SetAuthority,
 };
 use crate::dropped::Dropped;
+use crate::enrolment::RevokeParty;
 
 const WHAT: &str = "log entry";
 
@@ -37,7 +38,8 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53, 60, 75"
+                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53, 60, 63, 64, 65, 66, 67, \
+                75"
     )]
     command: Option<WireCommand>,
 }
@@ -129,6 +131,16 @@ enum WireCommand {
     RecordAct(audit::WireRecordAct),
     #[prost(message, tag = "75")]
     Keys(keys::WireKeys),
+    #[prost(message, tag = "63")]
+    CreateEnrolToken(enrolment::WireCreate),
+    #[prost(message, tag = "64")]
+    RedeemEnrolToken(enrolment::WireRedeem),
+    #[prost(message, tag = "65")]
+    RecordCertificate(enrolment::WireRecord),
+    #[prost(message, tag = "66")]
+    RevokeParty(enrolment::WireParty),
+    #[prost(message, tag = "67")]
+    DecideEnrolment(enrolment::WireDecide),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -525,6 +537,11 @@ fn put_command(command: &Command) -> WireCommand {
         Command::ConfirmTime(ConfirmTime) => WireCommand::ConfirmTime(WireConfirmTime {}),
         Command::RecordAct(c) => WireCommand::RecordAct(audit::put_record(c)),
         Command::Keys(c) => WireCommand::Keys(keys::put(c)),
+        Command::CreateEnrolToken(c) => WireCommand::CreateEnrolToken(enrolment::put_create(c)),
+        Command::RedeemEnrolToken(c) => WireCommand::RedeemEnrolToken(enrolment::put_redeem(c)),
+        Command::RecordCertificate(c) => WireCommand::RecordCertificate(enrolment::put_record(c)),
+        Command::RevokeParty(c) => WireCommand::RevokeParty(enrolment::WireParty::put(&c.party)),
+        Command::DecideEnrolment(c) => WireCommand::DecideEnrolment(enrolment::put_decide(c)),
     }
 }
 
@@ -725,6 +742,17 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         WireCommand::ConfirmTime(WireConfirmTime {}) => Command::ConfirmTime(ConfirmTime),
         WireCommand::RecordAct(c) => Command::RecordAct(Box::new(audit::get_record(c)?)),
         WireCommand::Keys(c) => Command::Keys(Box::new(keys::get(c)?)),
+        WireCommand::CreateEnrolToken(c) => {
+            Command::CreateEnrolToken(Box::new(enrolment::get_create(c)?))
+        }
+        WireCommand::RedeemEnrolToken(c) => {
+            Command::RedeemEnrolToken(Box::new(enrolment::get_redeem(c)?))
+        }
+        WireCommand::RecordCertificate(c) => Command::RecordCertificate(enrolment::get_record(c)?),
+        WireCommand::RevokeParty(c) => {
+            Command::RevokeParty(RevokeParty { party: enrolment::WireParty::get(Some(c))? })
+        }
+        WireCommand::DecideEnrolment(c) => Command::DecideEnrolment(enrolment::get_decide(&c)?),
     })
 }
 

@@ -9,7 +9,8 @@
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
 //! nodes, the change of voters, the restore under way with its pieces, forced recoveries, the
 //! bundles' home, objects, scheduled snapshots, the certificate authority, join tokens, the audit log,
-//! former recovery keys, attested shares, orders for keys, lineages.
+//! parties, enrolment tokens, agents that wait, former recovery keys, attested shares, orders for keys,
+//! lineages.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use imbl::{OrdMap, OrdSet};
 use prost::Message;
 use proto_types::{BundleId, LogTime};
 
-use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, exact, keys};
+use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, enrolment, exact, keys};
 use crate::audit::AuditLog;
 use crate::rows::{Home, PointRow};
 use crate::state::State;
@@ -95,6 +96,15 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
         for (alike, pending) in &state.audit.pending {
             writer.row(Row::AuditPending(audit::put_pending(alike, pending)))?;
         }
+    }
+    for (party, row) in &state.parties {
+        writer.row(Row::Party(enrolment::put_party(party, row)))?;
+    }
+    for (hash, token) in &state.enrol_tokens {
+        writer.row(Row::EnrolToken(enrolment::put_token(hash, token)))?;
+    }
+    for (cluster, waiting) in &state.waiting {
+        writer.row(Row::Waiting(enrolment::put_waiting(cluster, waiting)))?;
     }
     for former in &state.keys.former {
         writer.row(Row::FormerKey(keys::put_former(former)))?;
@@ -291,6 +301,18 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
         Row::AuditPending(row) => {
             let (alike, pending) = audit::get_pending(row)?;
             once(&mut state.audit.pending, alike, pending)?;
+        }
+        Row::Party(row) => {
+            let (party, row) = enrolment::get_party(row)?;
+            once(&mut state.parties, party, Arc::new(row))?;
+        }
+        Row::EnrolToken(row) => {
+            let (hash, token) = enrolment::get_token(row)?;
+            once(&mut state.enrol_tokens, hash, Arc::new(token))?;
+        }
+        Row::Waiting(row) => {
+            let (cluster, waiting) = enrolment::get_waiting(row)?;
+            once(&mut state.waiting, cluster, Arc::new(waiting))?;
         }
         Row::FormerKey(row) => {
             if state.keys.former.last().is_some_and(|before| !before.finished) {

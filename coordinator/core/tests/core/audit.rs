@@ -321,6 +321,12 @@ fn audit_table_of_acts_is_total_and_frozen() {
         ("order-key-rotation", "order_keys", "always"),
         ("record-key-rotation", "record_keys", "always"),
         ("attest-share", "attest_share", "always"),
+        ("create-enrol-token", "create_enrol_token", "always"),
+        ("enrol", "redeem_enrol_token", "always"),
+        ("renew-certificate", "record_certificate", "always"),
+        ("revoke", "revoke_party", "always"),
+        ("approve-enrolment", "decide_enrolment", "always"),
+        ("reject-enrolment", "decide_enrolment", "always"),
     ];
     let expected: BTreeMap<&str, (&str, &str)> =
         expected.into_iter().map(|(word, name, when)| (word, (name, when))).collect();

@@ -223,6 +223,7 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         .zip(1_u64..)
         .chain(joining.into_iter().zip(3601..))
         .chain(crate::keys::commands().into_iter().zip(7501..));
+    let numbered = numbered.chain(crate::enrolment::commands().into_iter().zip(6301..));
     numbered
         .map(|((name, command), number)| {
             let session = (number % 2 == 1).then(|| (session(5), number));
@@ -322,6 +323,20 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("recovery_rotated".to_owned(), Outcome::RecoveryRotated { generation: 2 }),
         ("lineage_begun".to_owned(), Outcome::LineageBegun { lineage: 1, approved: true }),
         ("keys_ordered".to_owned(), Outcome::KeysOrdered { kek: 2, dek: 3 }),
+        (
+            "enrol_token_created".to_owned(),
+            Outcome::EnrolTokenCreated { cluster: Some(cluster(1)), expires: time },
+        ),
+        (
+            "enrol_token_created-many".to_owned(),
+            Outcome::EnrolTokenCreated { cluster: None, expires: time },
+        ),
+        ("enrolled".to_owned(), Outcome::Enrolled { cluster: Some(cluster(1)), generation: 2 }),
+        ("enrolled-operator".to_owned(), Outcome::Enrolled { cluster: None, generation: 2 }),
+        ("enrolment_pending".to_owned(), Outcome::EnrolmentPending { cluster: cluster(1) }),
+        ("certificate_recorded".to_owned(), Outcome::CertificateRecorded { generation: 2 }),
+        ("party_revoked".to_owned(), Outcome::PartyRevoked { was_known: true }),
+        ("enrolment_decided".to_owned(), Outcome::EnrolmentDecided { approved: true }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -384,6 +399,13 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("authority_missing", Refusal::AuthorityMissing),
         ("level_too_low", Refusal::LevelTooLow { needed: Level::new(2), active: Level::new(1) }),
         ("time_frozen", Refusal::TimeFrozen),
+        ("enrol_token_refused", Refusal::EnrolTokenRefused),
+        ("signing_key_differs", Refusal::SigningKeyDiffers { cluster }),
+        ("certificate_void", Refusal::CertificateVoid),
+        ("own_certificate", Refusal::OwnCertificate),
+        ("already_enrolled", Refusal::AlreadyEnrolled { name: "ann".to_owned() }),
+        ("not_enrolled", Refusal::NotEnrolled { name: "ann".to_owned() }),
+        ("nobody_waits", Refusal::NobodyWaits { cluster }),
     ]
     .into_iter()
     .map(|(name, refusal)| (name.to_owned(), refusal))
@@ -551,7 +573,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 38];
+    let mut seen = [false; 43];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -591,10 +613,15 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::FreezeTime(_) => 34,
             Command::ConfirmTime(_) => 35,
             Command::RecordAct(_) => 36,
-            Command::Keys(_) => 37,
+            Command::Keys(_) => 42,
+            Command::CreateEnrolToken(_) => 37,
+            Command::RedeemEnrolToken(_) => 38,
+            Command::RecordCertificate(_) => 39,
+            Command::RevokeParty(_) => 40,
+            Command::DecideEnrolment(_) => 41,
         }] = true;
     }
-    assert_eq!(seen, [true; 38]);
+    assert_eq!(seen, [true; 43]);
 }
 
 #[test]
@@ -611,7 +638,13 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
     assert_eq!(
         kinds,
-        (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).chain([44]).chain(55..=58).collect()
+        (1..=21)
+            .chain(24..=26)
+            .chain(28..=34)
+            .chain(36..=37)
+            .chain(44..=50)
+            .chain(55..=58)
+            .collect()
     );
 }
 
@@ -626,6 +659,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let raised = state_raised_and_frozen();
     let audited = crate::audit::state();
     let keys = crate::keys::state();
+    let enrolment = crate::enrolment::state();
     let samples = [
         ("state", &state),
         ("state-members", &members),
@@ -637,6 +671,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
         ("state-raised", &raised),
         ("state-audited", &audited),
         ("state-keys", &keys),
+        ("state-enrolment", &enrolment),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
@@ -651,6 +686,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     assert!(codec::read_state(&mut &frozen["state-raised"][..]).unwrap() == raised);
     assert!(codec::read_state(&mut &frozen["state-audited"][..]).unwrap() == audited);
     assert!(codec::read_state(&mut &frozen["state-keys"][..]).unwrap() == keys);
+    assert!(codec::read_state(&mut &frozen["state-enrolment"][..]).unwrap() == enrolment);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
 }

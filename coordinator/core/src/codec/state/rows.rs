@@ -15,7 +15,7 @@ use super::super::wire::{
     array_or_none, id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes,
     put_or_none, word,
 };
-use super::super::{DecodeError, audit, bucket, keys};
+use super::super::{DecodeError, audit, bucket, enrolment, keys};
 use super::joining::WireJoinToken;
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
@@ -27,7 +27,8 @@ use crate::state::State;
 pub(super) struct WireRow {
     #[prost(
         oneof = "Row",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32, 40, 41, 42, 53, 54, 55, 56"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32, 40, 41, 42, 43, 44, 45, \
+                53, 54, 55, 56"
     )]
     pub(super) row: Option<Row>,
 }
@@ -80,6 +81,12 @@ pub(super) enum Row {
     AuditEntry(Vec<u8>),
     #[prost(message, tag = "42")]
     AuditPending(audit::WirePending),
+    #[prost(message, tag = "43")]
+    Party(enrolment::WirePartyRow),
+    #[prost(message, tag = "44")]
+    EnrolToken(enrolment::WireToken),
+    #[prost(message, tag = "45")]
+    Waiting(enrolment::WireWaiting),
     #[prost(message, tag = "53")]
     FormerKey(keys::WireFormer),
     #[prost(message, tag = "54")]
