@@ -9,6 +9,7 @@ pub mod export;
 pub mod heads;
 pub mod home;
 pub mod inspect;
+mod key_notices;
 mod local;
 pub mod opened;
 pub mod patterns;
@@ -18,6 +19,7 @@ pub mod restore;
 mod run;
 pub mod shown;
 pub mod sources;
+mod store_secret;
 mod telemetry;
 mod upload;
 

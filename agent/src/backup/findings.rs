@@ -9,12 +9,13 @@ use proto_types::Sequence;
 
 use crate::sources::Trouble;
 
-const KINDS: [Trouble; 5] = [
+const KINDS: [Trouble; 6] = [
     Trouble::OutOfReach,
     Trouble::Unreadable,
     Trouble::ChangedWhileRead,
     Trouble::Special,
     Trouble::AttributesUnreadable,
+    Trouble::FixedKey,
 ];
 
 /// How often each kind of trouble occurred, per source.
@@ -85,6 +86,8 @@ pub(crate) fn report(
                     finding.remedy = remedy.to_owned();
                     raise.push(finding);
                 }
+                // What did not change is not read again: whether it is dealt with, a person says.
+                None if trouble == Trouble::FixedKey => {}
                 None => clear.push(finding),
             }
         }
@@ -115,6 +118,7 @@ const fn kind(trouble: Trouble) -> &'static str {
         Trouble::ChangedWhileRead => "source-changed-while-read",
         Trouble::Special => "source-special-file",
         Trouble::AttributesUnreadable => "source-attributes-unreadable",
+        Trouble::FixedKey => "source-fixed-key",
     }
 }
 
@@ -144,6 +148,13 @@ const fn words(trouble: Trouble) -> (Severity, &'static str, &'static str) {
             Severity::Warning,
             "items were kept without their extended attributes",
             "let the agent's user read them; the agent's log names them",
+        ),
+        Trouble::FixedKey => (
+            Severity::Critical,
+            "items hold values under a vendor's fixed key, which everybody knows; they are sealed under \
+             this cluster's keys here, and as good as clear text where they come from",
+            "upgrade the vendor's product to a version with a key of its own, let it seal its data anew, \
+             then `strongroom finding clear`; change what was sealed so, if others could read it",
         ),
     }
 }

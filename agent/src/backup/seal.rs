@@ -308,6 +308,7 @@ impl Line<'_> {
                 collected.entry.stat = *content.stat();
             }
             let mut piece = 0;
+            let mut under_fixed_key = false;
             loop {
                 let data = match content.next_piece() {
                     Ok(Some(data)) => data,
@@ -315,7 +316,14 @@ impl Line<'_> {
                     Err(error) => return Ok(Err(error)),
                 };
                 let slot = Slot { source: source_index, item, piece, reading };
-                let pending = self.take(slot, data, entry.secret)?;
+                let fixed = match (&data, source.fixed_key()) {
+                    (PieceData::Bytes(bytes), Some(vendor)) => vendor.is_in(entry, bytes),
+                    _ => false,
+                };
+                if fixed && !std::mem::replace(&mut under_fixed_key, true) && reading == 1 {
+                    self.trouble(source_index, Trouble::FixedKey, entry);
+                }
+                let pending = self.take(slot, data, entry.secret || fixed)?;
                 self.collected[source_index][item].0.pieces.push(pending);
                 piece += 1;
             }
@@ -485,3 +493,7 @@ impl Worker {
 fn plain_len(bytes: &[u8]) -> Result<u32, BackupError> {
     u32::try_from(bytes.len()).map_err(|_| BackupError::Lost)
 }
+
+#[cfg(test)]
+#[path = "fixed_key_tests.rs"]
+mod fixed_key_tests;

@@ -19,6 +19,8 @@ use crate::{shutdown, when};
 pub enum Verb {
     /// Make a new agent's KEK and signing key, and print the public half for `cluster register`
     Init(InitArgs),
+    /// Print the public half of the signing key in an agent's directory, to compare
+    Keys(InitArgs),
     /// Make an agent's directory with a token: keys, certificate and config
     Enroll(EnrollArgs),
     /// Run until SIGINT or SIGTERM
@@ -118,6 +120,7 @@ struct InitView {
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::Init(arguments) => init(&arguments, context),
+        Verb::Keys(arguments) => keys(&arguments, context),
         Verb::Enroll(arguments) => enroll(arguments, context).await,
         Verb::Run(arguments) => serve(arguments, context).await,
     }
@@ -140,6 +143,26 @@ fn init(arguments: &InitArgs, context: &Context) -> Result<()> {
             shown::path(&view.signing_key),
             view.signing_key_fingerprint,
             view.signing_public_key
+        )
+    })
+}
+
+#[derive(Serialize)]
+struct KeysView {
+    signing_public_key: String,
+    signing_key_fingerprint: String,
+}
+
+fn keys(arguments: &InitArgs, context: &Context) -> Result<()> {
+    let public = agent::home::signing_public(&arguments.dir)?;
+    let view = KeysView {
+        signing_public_key: public.to_string(),
+        signing_key_fingerprint: public.fingerprint().to_string(),
+    };
+    context.screen.show(&view, |view| {
+        format!(
+            "signing key  {}\nfingerprint  {}\n",
+            view.signing_public_key, view.signing_key_fingerprint
         )
     })
 }
