@@ -9,8 +9,11 @@ mod engine;
 mod files;
 mod findings;
 mod hints;
+mod keys;
+mod lost_keys;
 mod notebook;
 mod previous;
+mod renew;
 mod run;
 pub(crate) mod seal;
 
@@ -103,6 +106,9 @@ pub enum BackupError {
         /// Fingerprint of what the fleet says.
         found: KeyFingerprint,
     },
+    /// Somebody changed the store secret while a backup was made.
+    #[error("strongroom-store-secret was changed during the backup: nothing was committed")]
+    KekChanged,
     /// The fleet's answer makes no sense.
     #[error("the fleet's answer lacks {0}")]
     Answer(&'static str),
@@ -134,6 +140,7 @@ impl BackupError {
             Self::OtherCluster { .. } => Code::InvalidConfig,
             Self::OtherSigningKey { .. } | Self::OtherRecoveryKey { .. } => Code::WrongKey,
             Self::Interrupted => Code::Unavailable,
+            Self::KekChanged => Code::Busy,
             Self::Answer(_) | Self::Panicked(_) | Self::Lost => Code::Internal,
         }
     }

@@ -119,6 +119,9 @@ pub struct KnownCluster {
     /// The key that signs its bundles, pinned at registration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<SigningPublicKey>,
+    /// Keys pinned before it: lost since, but what they signed is the cluster's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_signing_keys: Vec<SigningPublicKey>,
     /// The newest point seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<SeenHead>,
@@ -204,6 +207,24 @@ impl KnownHeads {
         }
     }
 
+    /// Pins a key that an operator compared, in the place of the one before: what that one signed stays
+    /// good. Call [`KnownHeads::save`] after.
+    pub fn pin_successor(
+        &mut self,
+        fleet: FleetId,
+        id: ClusterId,
+        name: &str,
+        key: SigningPublicKey,
+    ) {
+        let known = self.entry(fleet, id, name);
+        if known.signing_key == Some(key) {
+            return;
+        }
+        known.former_signing_keys.retain(|former| *former != key);
+        known.former_signing_keys.extend(known.signing_key.replace(key));
+        self.changed = true;
+    }
+
     /// Checks that a name still stands for the same cluster.
     ///
     /// # Errors
@@ -279,7 +300,18 @@ impl KnownHeads {
     /// Takes in what the file has: nothing that was seen or pinned is lost.
     fn merge(&mut self, stored: Self) -> Result<(), HeadsError> {
         for (id, theirs) in stored.clusters {
-            if let Some(key) = theirs.signing_key {
+            let ours = self.cluster(id);
+            let followed = |known: Option<&KnownCluster>, key: Option<SigningPublicKey>| {
+                known.zip(key).is_some_and(|(known, key)| known.former_signing_keys.contains(&key))
+            };
+            if followed(Some(&theirs), ours.and_then(|ours| ours.signing_key)) {
+                // Another program heard of the successor first.
+                let known = self.entry(theirs.fleet, id, &theirs.name);
+                known.signing_key = theirs.signing_key;
+                known.former_signing_keys.clone_from(&theirs.former_signing_keys);
+            } else if followed(ours, theirs.signing_key) {
+                // This one did.
+            } else if let Some(key) = theirs.signing_key {
                 self.pin(theirs.fleet, id, &theirs.name, key)?;
             }
             if let Some(head) = theirs.head {
@@ -295,6 +327,7 @@ impl KnownHeads {
             fleet,
             name: name.to_owned(),
             signing_key: None,
+            former_signing_keys: Vec::new(),
             head: None,
         })
     }

@@ -1,6 +1,6 @@
 //! The agent's directory: its two keys, its instance id, the cache and the spool, with an
-//! exclusive lock. Keys are made by [`init`] and only there: a missing one is never replaced in
-//! silence, because a new KEK would look like a backup that nobody can open.
+//! exclusive lock. Keys are made by [`init`]; one that is lost later is made anew by the agent, which
+//! says so in a finding (`store_secret`, `backup::lost_keys`).
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
@@ -11,10 +11,19 @@ use bundle::{Kek, KeyFileError, MAX_KEY_FILE_BYTES, RecoveryPublic, RecoverySecr
 use proto_types::env::Random;
 use proto_types::{BundleId, Code, KeyFingerprint, SessionId, SigningPublicKey};
 use rustix::fs::{FlockOperation, flock};
+use std::sync::{Arc, PoisonError, RwLock};
 use zeroize::Zeroizing;
 
-const KEK_FILE: &str = "kek.key";
+use crate::key_notices::Notice;
+use crate::store_secret::{Change, FilePlace, KEK_FILE, StoreSecret};
+
 const SIGNING_FILE: &str = "signing.key";
+/// Made when the one before was lost; takes its place when the fleet knows it.
+const SIGNING_NEXT_FILE: &str = "signing.next";
+/// What a person has to be told of keys, a word a line.
+const NOTICES_FILE: &str = "notices";
+/// The recovery key that followed the one in the config.
+const RECOVERY_FILE: &str = "recovery-successor";
 const INSTANCE_FILE: &str = "instance";
 const LOCK_FILE: &str = "lock";
 const HINTS_DIRECTORY: &str = "cache/hints";
@@ -145,23 +154,48 @@ pub fn init(directory: &Path, random: &dyn Random) -> Result<InitReport, HomeErr
 /// An agent's directory, locked for this process.
 pub struct Home {
     directory: PathBuf,
-    kek: Kek,
-    signing: SigningKey,
+    store_secret: StoreSecret,
+    signing: RwLock<Signing>,
     instance: SessionId,
     /// Held open: closing it gives up the lock.
     _lock: File,
 }
 
+/// The signing key in use.
+struct Signing {
+    key: Arc<SigningKey>,
+    /// Whether it was made because the one before is gone, and the fleet may not know it yet.
+    is_new: bool,
+}
+
 impl Home {
-    /// Opens and locks a directory that [`init`] made. What a crash left in the spool is removed.
+    /// Opens and locks a directory that [`init`] made. What a crash left in the spool is removed; a key
+    /// that is gone is made anew, and a person told of it with the next backup.
     ///
     /// # Errors
-    /// When a key is missing, short or damaged, another agent holds the lock, or the directory
-    /// cannot be written.
+    /// When no keys were ever made here, the signing key is damaged, another agent holds the lock, or
+    /// the directory cannot be written.
     pub fn open(directory: &Path, random: &dyn Random) -> Result<Self, HomeError> {
-        let kek = load_kek(&directory.join(KEK_FILE))?;
-        let signing = load_key(&directory.join(SIGNING_FILE), SigningKey::from_text)?;
+        let signing_path = directory.join(SIGNING_FILE);
+        let is_there = |name: &str| std::fs::symlink_metadata(directory.join(name)).is_ok();
+        let used_before = is_there(SIGNING_FILE) || is_there(INSTANCE_FILE);
+        if !used_before && !is_there(KEK_FILE) {
+            return Err(HomeError::KeyMissing { path: directory.join(KEK_FILE) });
+        }
         let lock = take_lock(directory)?;
+        let signing = match load_key(&signing_path, SigningKey::from_text) {
+            Ok(key) => Signing { key: Arc::new(key), is_new: false },
+            // A damaged one is a person's to look at: it is not lost yet.
+            Err(HomeError::KeyMissing { .. }) => {
+                let key = new_signing_key(directory, random)?;
+                Signing { key: Arc::new(key), is_new: true }
+            }
+            Err(error) => return Err(error),
+        };
+        let note = |change| add_notice(directory, Notice::of(change));
+        let place = Box::new(FilePlace::new(directory.to_owned()));
+        let missing = || HomeError::KeyMissing { path: directory.join(KEK_FILE) };
+        let store_secret = StoreSecret::open(place, used_before, random, note, missing)?;
         let spool = directory.join(SPOOL_DIRECTORY);
         if spool.exists() {
             std::fs::remove_dir_all(&spool).map_err(io("clear", &spool))?;
@@ -170,18 +204,104 @@ impl Home {
             make_directory(&directory.join(name))?;
         }
         let instance = instance_id(directory, random)?;
-        Ok(Self { directory: directory.to_owned(), kek, signing, instance, _lock: lock })
+        Ok(Self {
+            directory: directory.to_owned(),
+            store_secret,
+            signing: RwLock::new(signing),
+            instance,
+            _lock: lock,
+        })
     }
 
-    /// The cluster's KEK.
+    /// The cluster's KEK, as it stands in its place.
     #[must_use]
-    pub const fn kek(&self) -> &Kek {
-        &self.kek
+    pub fn kek(&self) -> Arc<Kek> {
+        self.store_secret.current()
+    }
+    pub(crate) const fn store_secret(&self) -> &StoreSecret {
+        &self.store_secret
+    }
+    /// Looks whether somebody lost or changed the KEK, and does what is to be done.
+    pub(crate) fn look_at_kek(&self, random: &dyn Random) -> Result<Option<Change>, HomeError> {
+        let note = |change| add_notice(&self.directory, Notice::of(change));
+        self.store_secret.look(random, note)
     }
     /// The cluster's signing key.
     #[must_use]
-    pub const fn signing_key(&self) -> &SigningKey {
-        &self.signing
+    pub fn signing_key(&self) -> Arc<SigningKey> {
+        self.signing.read().unwrap_or_else(PoisonError::into_inner).key.clone()
+    }
+    /// Whether the signing key was made because the one before is gone, and the fleet may not know it.
+    pub(crate) fn signing_key_is_new(&self) -> bool {
+        self.signing.read().unwrap_or_else(PoisonError::into_inner).is_new
+    }
+    /// Keeps the signing key that the cluster had before, found in a key bundle.
+    pub(crate) fn keep_found_signing_key(&self, found: &SigningKey) -> Result<(), HomeError> {
+        let path = self.directory.join(SIGNING_NEXT_FILE);
+        if std::fs::symlink_metadata(&path).is_ok() {
+            std::fs::remove_file(&path).map_err(io("remove", &path))?;
+        }
+        write_new(&path, found.to_text().as_bytes())?;
+        sync_directory(&self.directory)?;
+        self.keep_signing_key()
+    }
+    /// The fleet knows the new signing key: it takes its place.
+    pub(crate) fn keep_signing_key(&self) -> Result<(), HomeError> {
+        let (next, path) =
+            (self.directory.join(SIGNING_NEXT_FILE), self.directory.join(SIGNING_FILE));
+        move_durably(&next, &path)?;
+        let key = Arc::new(load_key(&path, SigningKey::from_text)?);
+        let signing = Signing { key, is_new: false };
+        *self.signing.write().unwrap_or_else(PoisonError::into_inner) = signing;
+        Ok(())
+    }
+    /// What a person has to be told of keys, and was not yet.
+    pub(crate) fn notices(&self) -> Vec<Notice> {
+        let text = std::fs::read_to_string(self.directory.join(NOTICES_FILE)).unwrap_or_default();
+        let mut notices: Vec<Notice> = text.lines().filter_map(Notice::from_word).collect();
+        notices.sort_unstable();
+        notices.dedup();
+        notices
+    }
+    /// Notes it before it is done, so that a crash keeps nobody from hearing of it.
+    pub(crate) fn add_notice(&self, notice: Notice) -> Result<(), HomeError> {
+        add_notice(&self.directory, notice)
+    }
+    /// The fleet was told.
+    pub(crate) fn clear_notices(&self) {
+        // Told once more, if it stays.
+        let _ = std::fs::remove_file(self.directory.join(NOTICES_FILE));
+    }
+    /// The recovery key to seal to: the configured one, or the one that was found to follow it.
+    ///
+    /// # Errors
+    /// When what was kept of it cannot be read.
+    pub fn pinned_recovery(&self, configured: RecoveryPublic) -> Result<RecoveryPublic, HomeError> {
+        let path = self.directory.join(RECOVERY_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(configured),
+            Err(error) => return Err(io("read", &path)(error)),
+        };
+        let followed = text.lines().next().unwrap_or_default().strip_prefix("# follows ");
+        // Of another configured key it says nothing.
+        if followed != Some(configured.fingerprint().to_string().as_str()) {
+            return Ok(configured);
+        }
+        RecoveryPublic::from_text(&text).map_err(|source| HomeError::Key { path, source })
+    }
+    /// Keeps the recovery key that follows the configured one.
+    pub(crate) fn keep_recovery(
+        &self,
+        configured: &RecoveryPublic,
+        successor: &RecoveryPublic,
+    ) -> Result<(), HomeError> {
+        let path = self.directory.join(RECOVERY_FILE);
+        let partial = self.directory.join("recovery-successor.partial");
+        let _ = std::fs::remove_file(&partial);
+        let text = format!("# follows {}\n{}", configured.fingerprint(), successor.to_text());
+        write_new(&partial, text.as_bytes())?;
+        move_durably(&partial, &path)
     }
     /// This installation, which keeps its epoch through restarts.
     #[must_use]
@@ -240,6 +360,23 @@ impl Home {
     pub fn spool(&self, name: &str) -> PathBuf {
         self.directory.join(SPOOL_DIRECTORY).join(name)
     }
+}
+
+/// The public half of the signing key in a directory; of one that was made because the one before was
+/// lost, while the fleet may not know it. Takes no lock.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub fn signing_public(directory: &Path) -> Result<SigningPublicKey, HomeError> {
+    let path = directory.join(SIGNING_FILE);
+    match load_key(&path, SigningKey::from_text) {
+        Err(HomeError::KeyMissing { .. }) => {
+            load_key(&directory.join(SIGNING_NEXT_FILE), SigningKey::from_text)
+                .map_err(|_| HomeError::KeyMissing { path })
+        }
+        result => result,
+    }
+    .map(|key| key.public())
 }
 
 /// Reads a KEK file.
@@ -345,6 +482,45 @@ pub(crate) fn create_private(path: &Path) -> Result<File, HomeError> {
         .mode(0o600)
         .open(path)
         .map_err(io("create", path))
+}
+
+/// Renames a synced file, and syncs the directory.
+pub(crate) fn move_durably(from: &Path, to: &Path) -> Result<(), HomeError> {
+    std::fs::rename(from, to).map_err(io("write", to))?;
+    match to.parent() {
+        Some(parent) => sync_directory(parent),
+        None => Ok(()),
+    }
+}
+
+/// The key that was made when the one before was lost: that of an earlier start, or a fresh one.
+fn new_signing_key(directory: &Path, random: &dyn Random) -> Result<SigningKey, HomeError> {
+    let path = directory.join(SIGNING_NEXT_FILE);
+    match load_key(&path, SigningKey::from_text) {
+        Err(HomeError::KeyMissing { .. }) => {}
+        // Cut by a crash, before the fleet could know it.
+        Err(HomeError::Key { .. }) => std::fs::remove_file(&path).map_err(io("remove", &path))?,
+        result => return result,
+    }
+    let key = SigningKey::generate(random);
+    write_new(&path, key.to_text().as_bytes())?;
+    sync_directory(directory)?;
+    Ok(key)
+}
+
+fn add_notice(directory: &Path, notice: Notice) -> Result<(), HomeError> {
+    let path = directory.join(NOTICES_FILE);
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| {
+            file.write_all(format!("{}\n", notice.word()).as_bytes())?;
+            file.sync_all()
+        })
+        .map_err(io("write", &path))?;
+    sync_directory(directory)
 }
 
 pub(crate) fn sync_directory(path: &Path) -> Result<(), HomeError> {

@@ -9,6 +9,7 @@ pub mod export;
 pub mod heads;
 pub mod home;
 pub mod inspect;
+mod key_notices;
 pub mod kubernetes;
 mod local;
 mod on_change;
@@ -20,6 +21,7 @@ pub mod restore;
 mod run;
 pub mod shown;
 pub mod sources;
+mod store_secret;
 mod telemetry;
 mod upload;
 

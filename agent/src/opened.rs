@@ -11,7 +11,9 @@ use bundle::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use proto::env::{BlockingPanicked, Env};
-use proto_types::{BundleId, BundleKind, Code, KeyFingerprint, Sequence, SigningPublicKey};
+use proto_types::{
+    BundleId, BundleKind, Code, KeyFingerprint, Sequence, SignedHeader, SigningPublicKey,
+};
 use zeroize::Zeroizing;
 
 use crate::heads::{HeadsError, KnownHeads, SeenHead};
@@ -32,6 +34,8 @@ pub enum Opener {
     Kek(Kek),
     /// The fleet's, for when the cluster is gone.
     Recovery(RecoverySecret),
+    /// A newer point's keyring, which remembers the KEKs before its own.
+    Keyring(Arc<Keyring>),
 }
 
 impl Opener {
@@ -55,6 +59,17 @@ impl Opener {
         match self {
             Self::Kek(kek) => bundle::open_wraps_with_kek(wraps, kek, expect),
             Self::Recovery(secret) => bundle::open_wraps_with_recovery(wraps, secret, expect),
+            Self::Keyring(keyring) => {
+                let keks: Vec<&Kek> = keyring.keks().map(|(_, kek)| kek).collect();
+                let mut last = OpenError::WrongKek(keyring.kek_generation());
+                for kek in keks.into_iter().rev() {
+                    match bundle::open_wraps_with_kek(wraps, kek, expect) {
+                        Err(error @ OpenError::WrongKek(_)) => last = error,
+                        result => return result,
+                    }
+                }
+                Err(last)
+            }
         }
     }
 }
@@ -157,18 +172,25 @@ impl OpenedPoint {
         let info = store.point().clone();
         heads.check_name(info.fleet, &info.cluster_name, info.cluster)?;
         let known = heads.cluster(info.cluster);
-        let pinned = known.and_then(|known| known.signing_key);
+        let mut pinned = known.and_then(|known| known.signing_key);
         let seen = known.and_then(|known| known.head);
-        let expect = Expect { signer: pinned, ..Expect::of(info.fleet, info.cluster) };
-
         let wraps = read_small(&*store, info.wraps, BundleKind::Wraps).await?;
+        let keys = read_small(&*store, info.key_bundle, BundleKind::Key).await?;
+        // A key that was lost since signed what came before; the key bundle says which, and has to be
+        // signed by it.
+        let signer = SignedHeader::from_tail(&keys, keys.len() as u64).ok();
+        let signer = signer.map(|signed| signed.header().signer);
+        let former = known.map_or(&[][..], |known| &known.former_signing_keys);
+        if let Some(signer) = signer.filter(|signer| former.contains(signer)) {
+            pinned = Some(signer);
+        }
+        let expect = Expect { signer: pinned, ..Expect::of(info.fleet, info.cluster) };
         let wraps = opener
             .open(&wraps, &expect.with_id(info.wraps))
             .map_err(opening("the wraps of the key bundle"))?;
         if wraps.names.key_bundle != info.key_bundle {
             return Err(PointError::Contradiction { what: "its wraps open another key bundle" });
         }
-        let keys = read_small(&*store, info.key_bundle, BundleKind::Key).await?;
         let keys =
             bundle::open_key_bundle(&keys, &wraps.content_key, &expect.with_id(info.key_bundle))
                 .map_err(opening("the key bundle"))?;
@@ -211,7 +233,7 @@ impl OpenedPoint {
         };
         let origin = match (pinned, opener) {
             // Only who holds the KEK can have made a wrap that it opens.
-            (Some(_), _) | (None, Opener::Kek(_)) => Origin::Proven,
+            (Some(_), _) | (None, Opener::Kek(_) | Opener::Keyring(_)) => Origin::Proven,
             (None, Opener::Recovery(_)) => Origin::Unproven(signer.fingerprint()),
         };
         // Anybody can seal to a public key: what is not proven may not become the measure.

@@ -379,7 +379,7 @@ pub type SharedStore = Arc<dyn PointStore>;
 const MEMORY_BYTES_MAX: u64 = 512 << 20;
 
 /// Reads a small bundle whole.
-pub(crate) async fn read_small(
+pub async fn read_small(
     store: &dyn PointStore,
     id: BundleId,
     kind: BundleKind,

@@ -106,6 +106,8 @@ pub enum Trouble {
     AttributesUnreadable,
     /// The agent's account lacks a right.
     Forbidden,
+    /// It holds values sealed under a key that everybody knows.
+    FixedKey,
 }
 
 /// What a source has.
@@ -194,6 +196,19 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// When it is gone or no link any more.
     fn link_target(&self, entry: &Entry) -> Result<Vec<u8>, ReadError>;
+    /// The vendor's own sealing inside this source's data, where it has one under a fixed key.
+    fn fixed_key(&self) -> Option<&dyn FixedKey> {
+        None
+    }
+}
+
+/// A vendor's sealing under a key that is the same everywhere, and so known to everybody: what is under it
+/// counts as clear text (design section 5). The agent takes such content for secret and seals it
+/// under the cluster's keys, whatever the source said of the entry, and a finding tells people.
+pub trait FixedKey: Send + Sync {
+    /// Whether this piece of an entry's content holds values that open under the fixed key. Opens them
+    /// to know; what it finds is wiped, and never leaves it.
+    fn is_in(&self, entry: &Entry, piece: &[u8]) -> bool;
 }
 
 impl From<rustix::io::Errno> for ReadError {

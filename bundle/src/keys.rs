@@ -8,6 +8,7 @@ use hpke::kem::X25519HkdfSha256;
 use hpke::{Kem, Serializable};
 use proto_types::env::Random;
 use proto_types::{PointStatement, SigningPublicKey, header_signing_input};
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::key_file::{KEK_KIND, KeyFileError, KeyFileKind, RECOVERY_SECRET_KIND, SIGNING_KIND};
@@ -68,6 +69,11 @@ impl Kek {
     pub fn to_text(&self) -> Zeroizing<String> {
         KEK_FILE.print(&[self.0.expose()])
     }
+    /// Whether it is this one. Takes the same time whatever differs.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.expose()[..].ct_eq(&other.0.expose()[..]).into()
+    }
     pub(crate) const fn from_secret(secret: Secret32) -> Self {
         Self(secret)
     }
@@ -106,6 +112,9 @@ impl SigningKey {
     #[must_use]
     pub fn sign_statement(&self, statement: &PointStatement) -> [u8; 64] {
         self.0.sign(&statement.signing_input()).to_bytes()
+    }
+    pub(crate) fn sign_raw(&self, input: &[u8]) -> [u8; 64] {
+        self.0.sign(input).to_bytes()
     }
     pub(crate) fn sign_header(&self, header: &[u8]) -> [u8; 64] {
         self.0.sign(&header_signing_input(header)).to_bytes()
@@ -158,10 +167,13 @@ impl RecoverySecret {
     #[must_use]
     pub fn public(&self) -> RecoveryPublic {
         let (_, hpke) = self.hpke_pair();
-        let signing = SigningKey::from_seed(&self.0.derive(&[SIGNING_INFO]));
+        let signing = self.signing_key();
         let mut hpke_bytes = [0; 32];
         hpke.write_exact(&mut hpke_bytes);
         RecoveryPublic { hpke: hpke_bytes, signing: *signing.public().as_bytes() }
+    }
+    pub(crate) fn signing_key(&self) -> SigningKey {
+        SigningKey::from_seed(&self.0.derive(&[SIGNING_INFO]))
     }
     pub(crate) const fn from_seed(seed: Secret32) -> Self {
         Self(seed)

@@ -17,6 +17,8 @@ mod config;
 mod encoding;
 mod error;
 mod file;
+#[cfg(test)]
+mod fuzz_tests;
 mod identity;
 mod key_bundle;
 mod key_file;
@@ -32,6 +34,7 @@ mod recovery_public;
 mod secret;
 mod share;
 mod share_set;
+mod succession;
 mod verify;
 mod wraps;
 
@@ -61,6 +64,7 @@ pub use record::MAX_BLOB_BYTES;
 pub use recovery_public::{RecoveryPublic, RecoveryPublicFile};
 pub use share::{MAX_SHARES, MIN_THRESHOLD, RecoveryShare, ShareError, ShareSet};
 pub use share_set::{AttestError, CombineError, ShareDigests, SplitError, check_next};
+pub use succession::FormerRecovery;
 pub use verify::{Verified, read_header, verify_bytes, verify_file};
 pub use wraps::{
     OpenedWraps, WrapNames, open_wraps_with_kek, open_wraps_with_recovery, read_wrap_names,

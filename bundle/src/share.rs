@@ -82,7 +82,9 @@ impl ShareSet {
     pub fn is_of(&self, key: KeyFingerprint) -> bool {
         self.key == first_bytes(key)
     }
-    pub(crate) const fn id_bytes(&self) -> &[u8; SET_BYTES] {
+    /// What tells sets apart, drawn when the set was made.
+    #[must_use]
+    pub const fn id_bytes(&self) -> &[u8; SET_BYTES] {
         &self.id
     }
 }

@@ -185,4 +185,40 @@ mod tests {
         }
         assert!(JoinToken::from_text(&format!("{FROZEN}AAAA")).is_err());
     }
+
+    /// Behind the checksum, which anybody can make: a token of nobody's making is refused, or is one
+    /// that is written to the same text. The same changes every time.
+    #[test]
+    fn fuzz_join_tokens_with_checksums_of_their_own() {
+        let encoded = FROZEN.strip_prefix(PREFIX).unwrap();
+        let whole = URL_SAFE_NO_PAD.decode(encoded).unwrap();
+        let content = &whole[..whole.len() - 4];
+        let mut number = 0_u64;
+        let mut draw = |below: usize| {
+            number += 1;
+            let digest = Sha256::digest(number.to_le_bytes());
+            usize::from_le_bytes(digest[..8].try_into().unwrap()) % below.max(1)
+        };
+        let mut read = 0;
+        for _ in 0..20_000 {
+            let mut bytes = content.to_vec();
+            for _ in 0..=draw(3) {
+                let at = draw(bytes.len());
+                match draw(4) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, [0, 0xff, 2, b':'][draw(4)]),
+                    2 if !bytes.is_empty() => bytes[at] = [0, 0xff, 0x80, 3][draw(4)],
+                    _ if !bytes.is_empty() => bytes[at] ^= 1 << draw(8),
+                    _ => {}
+                }
+            }
+            let text = [&bytes[..], &checksum(&bytes)].concat();
+            let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(text));
+            if let Ok(token) = JoinToken::from_text(&text) {
+                read += 1;
+                assert_eq!(*token.to_text(), text);
+            }
+        }
+        assert!(read > 1_000, "the changes reach behind the checksum: {read}");
+    }
 }

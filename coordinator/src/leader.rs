@@ -13,6 +13,7 @@ use crate::absent::AbsentWatch;
 use crate::authority::Authority;
 use crate::certificates;
 use crate::config::Config;
+use crate::key_care;
 use crate::membership;
 use crate::raft::RaftNode;
 use crate::service::core_request;
@@ -98,6 +99,9 @@ async fn round(
     sessions.truncate(limits::EXPIRED_MAX);
     if !sessions.is_empty() {
         let command = Command::ExpireSessions(ExpireSessions { sessions });
+        raft.propose_here(core_request(None, command)).await?;
+    }
+    if let Some(command) = key_care::due(&state, now) {
         raft.propose_here(core_request(None, command)).await?;
     }
     if let Some(command) = absent.look(&state) {

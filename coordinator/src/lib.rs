@@ -10,6 +10,7 @@ mod authority;
 mod certificates;
 pub mod config;
 mod keeper;
+mod key_care;
 mod leader;
 mod membership;
 pub mod offline;

@@ -15,6 +15,7 @@ use proto::v1::catalog_server::CatalogServer;
 use proto::v1::enrolment_server::EnrolmentServer;
 use proto::v1::fleet_server::FleetServer;
 use proto::v1::join_server::JoinServer;
+use proto::v1::keys_server::KeysServer;
 use proto::v1::peer_server::PeerServer;
 use proto::v1::restore_server::RestoreServer;
 use proto::{ApiError, v1};
@@ -38,7 +39,7 @@ use crate::revocation::Revocable;
 use crate::roll_call::{self, RollCall};
 use crate::service::{
     Admission, AuditService, BackupService, CatalogService, EnrolmentService, FleetService,
-    JOIN_BYTES_MAX, JoinService, Parts, PeerService, RestoreService, Shared,
+    JOIN_BYTES_MAX, JoinService, KeysService, Parts, PeerService, RestoreService, Shared,
 };
 use crate::{certificates, leader, opening, scheduled, telemetry, wiped};
 
@@ -257,6 +258,10 @@ async fn router(shared: &Shared) -> Result<tonic::transport::server::Router, Api
         .add_service(certified(
             shared,
             AuditServer::new(AuditService(shared.clone())).max_decoding_message_size(limit),
+        ))
+        .add_service(certified(
+            shared,
+            KeysServer::new(KeysService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
             shared,

@@ -11,6 +11,7 @@ mod enrol;
 mod enrolment;
 mod fleet;
 mod join;
+mod keys;
 mod members;
 mod peer;
 mod restore;
@@ -50,6 +51,7 @@ pub(crate) use catalog::CatalogService;
 pub(crate) use enrolment::EnrolmentService;
 pub(crate) use fleet::{FleetService, core_request};
 pub(crate) use join::{JoinService, MESSAGE_BYTES_MAX as JOIN_BYTES_MAX};
+pub(crate) use keys::KeysService;
 pub(crate) use peer::PeerService;
 pub(crate) use restore::RestoreService;
 

@@ -14,6 +14,7 @@ mod founding;
 mod hosts;
 mod hot;
 mod inside;
+mod key_life;
 mod keys;
 mod kubernetes;
 mod kubernetes_change;

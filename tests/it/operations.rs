@@ -98,6 +98,36 @@ async fn invariant_a1_one_directory_of_three_brings_back_what_it_holds() {
 }
 
 #[tokio::test]
+async fn invariant_a1_an_offline_export_reads_from_the_log_what_a_power_cut_took_of_the_files() {
+    let mut fleet = Fleet::start().await;
+    let source = fleet.scratch("source");
+    std::fs::write(source.join("app.yaml"), "replicas: 5\n").expect("a small file");
+    let agent = Agent::enrol(&fleet, "harbour", &source, &[]).await;
+    assert_eq!(agent.backup().await, 1);
+    let request = v1::GetPointRequest {
+        cluster_name: "harbour".to_owned(),
+        which: Some(v1::get_point_request::Which::Sequence(1)),
+        stale: false,
+    };
+    let mut catalog = fleet.operator(Role::Viewer).catalog(&fleet.address(1));
+    let point = catalog.get_point(request).await.answer().expect("a read").point.expect("a point");
+    fleet.caught_up(2).await;
+    fleet.stop_all().await;
+    let node = fleet.node(2);
+    // What was written and not synced may be gone after one, or be there and be empty.
+    for (number, id) in bundles_of(&point).into_iter().enumerate() {
+        match number % 2 {
+            0 => std::fs::remove_file(node.bundle_path(id)).expect("a file of the bundle's"),
+            _ => std::fs::write(node.bundle_path(id), b"").expect("a file of the bundle's"),
+        }
+    }
+    let out = fleet.scratch("exported");
+    let answer = export(node.data(), &["--out", text(&out)]).await.success().json();
+    assert_eq!(names(&answer["exported"]), ["harbour@1"], "{answer}");
+    assert_eq!(names(&answer["incomplete"]), [] as [&str; 0], "{answer}");
+}
+
+#[tokio::test]
 async fn invariant_a1_an_offline_export_names_what_the_directory_lacks() {
     let mut fleet = Fleet::start().await;
     let mut harbour = RawCluster::register(&fleet, "harbour").await;
@@ -539,7 +569,7 @@ fn operations_every_page_is_followed_by_a_test() {
         let path = tests::binary::workspace().join("tests/it").join(name);
         std::fs::read_to_string(path).expect("a test's file can be read")
     };
-    let tests = source("operations.rs") + &source("all_lost.rs") + &source("keys.rs");
+    let tests = ["operations.rs", "all_lost.rs", "keys.rs", "enroll.rs"].map(source).concat();
     let index = std::fs::read_to_string(directory.join("README.md")).expect("an index");
     let has_commands = |name: &str| {
         let page = std::fs::read_to_string(directory.join(name));

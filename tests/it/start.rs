@@ -91,19 +91,31 @@ async fn bad_input_an_agents_config_and_keys_are_refused_with_place_and_remedy()
     done.assert_refused("an unknown key", Code::InvalidConfig, &[&shown, "state_dri", ":3"]);
     std::fs::write(&config, &original).expect("written");
 
-    // The KEK: gone, short, damaged. It is never made anew in silence.
+    // Another key in the KEK's place is a mistake, and nothing is made in its stead. One that is gone, cut or
+    // damaged is made anew, and a person told: `key_life`.
     let kek = agent.kek();
     let whole = std::fs::read_to_string(&kek).expect("read");
-    let shown = "kek.key";
-    std::fs::remove_file(&kek).expect("removed");
-    agent.cli.run(&run).await.assert_refused("no KEK", Code::KeyMissing, &[shown]);
-    assert!(!kek.exists(), "a KEK was made in silence");
-    std::fs::write(&kek, &whole[..whole.len() - 40]).expect("written");
-    agent.cli.run(&run).await.assert_refused("a short KEK", Code::KeyTooShort, &[shown]);
-    std::fs::write(&kek, flip_last_digit(&whole)).expect("written");
-    agent.cli.run(&run).await.assert_refused("a damaged KEK", Code::Damaged, &[shown]);
-    std::fs::write(&kek, "").expect("written");
-    agent.cli.run(&run).await.assert_refused("an empty KEK", Code::KeyMissing, &[shown]);
+    let other = std::fs::read(agent.directory().join("signing.key")).expect("read");
+    std::fs::write(&kek, &other).expect("written");
+    agent.cli.run(&run).await.assert_refused("another key", Code::WrongKey, &["kek.key"]);
+    assert_eq!(std::fs::read(&kek).expect("read"), other, "it is left as it was");
+    // A damaged signing key is a person's to look at.
+    let signing = agent.directory().join("signing.key");
+    let text = String::from_utf8(other.clone()).expect("text");
+    std::fs::write(&kek, &whole).expect("written");
+    std::fs::write(&signing, flip_last_digit(&text)).expect("written");
+    agent.cli.run(&run).await.assert_refused("a damaged key", Code::Damaged, &["signing.key"]);
+    std::fs::write(&signing, &other).expect("written");
+    // A directory where no keys were ever made.
+    let nowhere = fleet.scratch("nowhere");
+    let elsewhere = format!("state_dir = {:?}", nowhere.display().to_string());
+    std::fs::write(&config, original.replace("state_dir = \".\"", &elsewhere)).expect("written");
+    agent.cli.run(&run).await.assert_refused(
+        "no keys",
+        Code::KeyMissing,
+        &["kek.key", "agent init"],
+    );
+    std::fs::write(&config, &original).expect("written");
 
     // Init does not write over keys.
     let directory = agent.directory().display().to_string();

@@ -71,6 +71,7 @@ fn previous(base: Vec<Item>, current: Vec<Item>) -> Previous {
         hints: vec![Some(Hint::of(&stat())); current.len()],
         current: manifest(current),
         needs: BTreeSet::new(),
+        recovery: proto_types::KeyFingerprint::ZERO,
         is_absent: false,
     }
 }

@@ -1,6 +1,7 @@
 //! The last steps of a backup: lease, uploads, commit, and what is remembered once the fleet has
 //! acknowledged it. Nothing is remembered before.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,7 +73,7 @@ impl Run<'_> {
         let request = v1::OpenUploadRequest {
             write_id: Some(self.engine.client.next_write_id()),
             epoch: self.session.epoch.get(),
-            parent_sequence: previous.map_or(0, |previous| previous.head.sequence.get()),
+            parent_sequence: self.parent(previous).map_or(0, |head| head.sequence.get()),
             ttl_ms: LEASE_MILLIS,
         };
         let response = self
@@ -146,7 +147,7 @@ impl Run<'_> {
         previous: Option<&Previous>,
         lease: &Lease,
     ) -> Result<v1::Point, BackupError> {
-        let changed = changed(made, previous, Vec::new());
+        let changed = changed(made, self.parent_needs(previous), Vec::new());
         self.commit_content(lease.id.clone(), made, previous, changed).await
     }
 
@@ -166,7 +167,8 @@ impl Run<'_> {
         let carried: Vec<Bytes> = read.await?.map_err(|error: std::io::Error| {
             ApiError::new(Code::LocalIo, format!("cannot read the spool: {error}"))
         })?;
-        self.commit_content(Bytes::new(), made, previous, changed(made, previous, carried)).await
+        let changed = changed(made, self.parent_needs(previous), carried);
+        self.commit_content(Bytes::new(), made, previous, changed).await
     }
 
     async fn commit_content(
@@ -176,6 +178,7 @@ impl Run<'_> {
         previous: Option<&Previous>,
         changed: v1::ChangedPoint,
     ) -> Result<v1::Point, BackupError> {
+        self.require_same_kek()?;
         self.commit(
             lease_id,
             made.identity.sequence,
@@ -225,7 +228,7 @@ impl Run<'_> {
     ) -> Result<v1::Point, BackupError> {
         self.progress
             .on(ProgressEvent { items: totals.items, ..ProgressEvent::begin(Phase::Committing) });
-        let parent = previous.map(|p| Bytes::copy_from_slice(p.head.manifest.as_bytes()));
+        let parent = self.parent(previous).map(|h| Bytes::copy_from_slice(h.manifest.as_bytes()));
         let request = v1::CommitPointRequest {
             write_id: Some(self.engine.client.next_write_id()),
             epoch: self.session.epoch.get(),
@@ -246,6 +249,7 @@ impl Run<'_> {
                 async move { BackupClient::new(channel).commit_point(request).await }
             })
             .await?;
+        self.engine.note_wanted(response.key_orders, response.recovery_generation);
         let point = response.point.ok_or(BackupError::Answer("the committed point"))?;
         if point.sequence != sequence.get() {
             return Err(BackupError::Answer("the point that was committed"));
@@ -329,6 +333,7 @@ impl Run<'_> {
         let previous = Previous {
             head,
             keyring,
+            recovery: self.engine.recovery.fingerprint(),
             base: made.base,
             current: made.current,
             hints: made.hints,
@@ -361,12 +366,16 @@ impl Run<'_> {
 }
 
 /// What a point brings and no longer needs. `carried`: the files of `added`, or none of them.
-fn changed(made: &Made, previous: Option<&Previous>, carried: Vec<Bytes>) -> v1::ChangedPoint {
+fn changed(
+    made: &Made,
+    parent_needs: Option<&BTreeSet<BundleId>>,
+    carried: Vec<Bytes>,
+) -> v1::ChangedPoint {
     let bytes = |id: &BundleId| Bytes::copy_from_slice(id.as_bytes());
     v1::ChangedPoint {
         added: made.uploads.iter().map(|file| bytes(&file.sealed.id)).collect(),
-        dropped: previous
-            .map(|previous| previous.needs.difference(&made.needs).map(bytes).collect())
+        dropped: parent_needs
+            .map(|needs| needs.difference(&made.needs).map(bytes).collect())
             .unwrap_or_default(),
         manifest_id: bytes(&made.head.manifest),
         key_bundle_id: bytes(&made.head.key_bundle),

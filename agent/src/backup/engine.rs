@@ -3,7 +3,7 @@
 //! begins by asking the fleet where it stands. The steps of one backup are in `run`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bundle::RecoveryPublic;
 use bytes::Bytes;
@@ -12,10 +12,11 @@ use proto::fleet_client::FleetClient;
 use proto::v1;
 use proto::v1::backup_client::BackupClient;
 use proto::v1::catalog_client::CatalogClient;
-use proto_types::{ClusterId, Code, Epoch, FleetId, Sequence};
+use proto_types::{ClusterId, Code, Epoch, FleetId, Sequence, SigningPublicKey};
 
 use super::findings::{self, RolledBack, Troubles};
 use super::hints::Hints;
+use super::keys::{Blind, Wanted};
 use super::notebook::Notebook;
 use super::previous::{Head, Previous, Shelf};
 use super::run::Run;
@@ -54,6 +55,10 @@ pub(super) struct Session {
     pub(super) fleet: FleetId,
     pub(super) cluster: ClusterId,
     pub(super) lineage: u32,
+    /// The key that the cluster is registered with.
+    pub(super) signer: SigningPublicKey,
+    /// The newest point, where nobody here can open it.
+    pub(super) blind: Option<Blind>,
     pub(super) epoch: Epoch,
     /// The next point's number is at least this: after a restore of the fleet there is a gap.
     pub(super) next_sequence: Sequence,
@@ -78,23 +83,31 @@ pub struct Engine {
     pub(super) env: Env,
     pub(super) home: Arc<Home>,
     pub(super) client: Arc<FleetClient>,
+    /// The pinned recovery key: the configured one, or one that followed it.
     pub(super) recovery: RecoveryPublic,
+    pub(super) configured_recovery: RecoveryPublic,
     pub(super) hints: Arc<Hints>,
     /// Clusters that are followed, by source.
     pub(super) mirrors: Mirrors,
     /// Kept through errors: opening it again would fence off a newer agent.
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
     /// Whether `previous` is known to be where the fleet stands.
     synced: bool,
     /// `None` before the first point, and while not synced.
-    previous: Option<Previous>,
+    pub(super) previous: Option<Previous>,
+    /// What operators want of the keys.
+    pub(super) wanted: Mutex<Wanted>,
+    /// How many recovery keys came before the pinned one.
+    pub(super) known_generation: u32,
+    /// Whether older key bundles may be sealed to a former recovery key.
+    pub(super) owes_wraps: bool,
     /// What was last reported as findings; `None`: unknown.
     reported: Option<(Troubles, Option<RolledBack>)>,
     /// The newest point that the fleet acknowledged to this agent.
     notebook: Notebook,
     rolled_back: Option<RolledBack>,
     runs: u64,
-    status: EngineStatus,
+    pub(super) status: EngineStatus,
 }
 
 impl Engine {
@@ -110,6 +123,8 @@ impl Engine {
         client: Arc<FleetClient>,
         recovery: RecoveryPublic,
     ) -> Result<Self, BackupError> {
+        let configured_recovery = recovery;
+        let recovery = home.pinned_recovery(configured_recovery)?;
         let hints = Hints::open(&home.hints()).map_err(|error| {
             proto::ApiError::new(Code::LocalIo, format!("cannot open the agent's cache: {error}"))
         })?;
@@ -124,6 +139,10 @@ impl Engine {
             home: Arc::new(home),
             client,
             recovery,
+            configured_recovery,
+            wanted: Mutex::default(),
+            known_generation: 0,
+            owes_wraps: false,
             hints: Arc::new(hints),
             mirrors,
             session: None,
@@ -162,10 +181,10 @@ impl Engine {
             Some(_) => self.newest_point().await?,
         };
         self.status.head_sequence = head.as_ref().map_or(0, |head| head.sequence);
-        self.previous = match &head {
-            Some(head) => Some(self.open_previous(head).await?),
-            None => None,
-        };
+        self.previous = self.open_or_begin_anew(head.as_ref()).await?;
+        if let Some(previous) = &self.previous {
+            self.home.store_secret().settle(&previous.keyring)?;
+        }
         self.note_rollback();
         self.synced = true;
         Ok(())
@@ -177,7 +196,10 @@ impl Engine {
         let Some(session) = &self.session else { return };
         let Some(seen) = self.notebook.seen(session.cluster) else { return };
         let offered = self.previous.as_ref().map(Previous::seen);
+        // What cannot be opened is not believed, but it is there.
+        let blind = session.blind.as_ref().map(|blind| blind.head.sequence);
         let rolled_back = match offered {
+            None if blind.is_some_and(|head| head >= seen.sequence) => false,
             None => true,
             Some(offered) => check_head(Some(seen), offered, Offered::Newest).is_err(),
         };
@@ -219,6 +241,8 @@ impl Engine {
             })
             .await?;
         let session = self.check_session(&response)?;
+        self.note_wanted(response.key_orders, 0);
+        self.owes_wraps = !response.key_bundles_owed.is_empty();
         self.status.epoch = session.epoch.get();
         tracing::info!(epoch = self.status.epoch, "session_opened");
         self.session = Some(session);
@@ -253,7 +277,7 @@ impl Engine {
         }
     }
 
-    async fn open_previous(&self, point: &v1::Point) -> Result<Previous, BackupError> {
+    pub(super) async fn open_previous(&self, point: &v1::Point) -> Result<Previous, BackupError> {
         let session = self.session.as_ref().ok_or(BackupError::Lost)?;
         let info = PointInfo::from_wire(session.fleet, point.clone())?;
         let mut previous = self.shelf(session).open(Head::from_wire(point)?).await?;
@@ -272,7 +296,7 @@ impl Engine {
     }
 
     fn check_session(
-        &self,
+        &mut self,
         response: &v1::OpenAgentSessionResponse,
     ) -> Result<Session, BackupError> {
         let cluster = response.cluster.as_ref().ok_or(BackupError::Answer("the cluster"))?;
@@ -283,9 +307,15 @@ impl Engine {
             });
         }
         let ours = self.home.signing_key().public();
-        if cluster.signing_key[..] != ours.as_bytes()[..] {
-            let registered = proto_types::KeyFingerprint::of(&cluster.signing_key);
-            let ours = ours.fingerprint();
+        let signer = SigningPublicKey::from_slice(&cluster.signing_key)
+            .map_err(|_| BackupError::Answer("the signing key"))?;
+        if signer == ours {
+            if self.home.signing_key_is_new() {
+                // Told before a crash.
+                self.home.keep_signing_key()?;
+            }
+        } else if !self.home.signing_key_is_new() {
+            let (registered, ours) = (signer.fingerprint(), ours.fingerprint());
             return Err(BackupError::OtherSigningKey { registered, ours });
         }
         let half = |bytes: &[u8]| {
@@ -295,16 +325,15 @@ impl Engine {
             hpke: half(&response.recovery_hpke)?,
             signing: half(&response.recovery_signing)?,
         };
-        if found != self.recovery {
-            let (pinned, found) = (self.recovery.fingerprint(), found.fingerprint());
-            return Err(BackupError::OtherRecoveryKey { pinned, found });
-        }
+        self.follow_recovery(self.client.fleet(), found, &response.former_recovery_keys)?;
         let fleet = FleetId::from_slice(&response.fleet_id);
         let id = ClusterId::from_slice(&cluster.cluster_id);
         Ok(Session {
             fleet: fleet.map_err(|_| BackupError::Answer("the fleet's id"))?,
             cluster: id.map_err(|_| BackupError::Answer("the cluster's id"))?,
             lineage: cluster.lineage,
+            signer,
+            blind: None,
             epoch: Epoch::new(response.epoch),
             next_sequence: Sequence::new(cluster.next_sequence.max(1)),
         })
@@ -330,6 +359,41 @@ impl Engine {
         request: BackupRequest,
         progress: Arc<dyn Progress>,
     ) -> Result<v1::Point, BackupError> {
+        let mut point = self.run_mended(request, progress.clone()).await?;
+        // An acknowledgement may tell what operators want of the keys: it is done at once.
+        if self.keys_wanted() {
+            if self.with_wanted(|wanted| wanted.generation) > self.known_generation {
+                // The session's answer tells the recovery key that follows, and who signed it.
+                (self.session, self.synced) = (None, false);
+            }
+            match self.run_mended(BackupRequest { full: false, ..request }, progress).await {
+                Ok(with_keys) => point = with_keys,
+                Err(error) => tracing::warn!(%error, "what is wanted of the keys waits"),
+            }
+        }
+        if self.owes_wraps {
+            self.renew_wraps().await;
+        }
+        Ok(point)
+    }
+
+    /// What is known of the newest point may not be so any more: the next backup asks.
+    pub(super) fn forget_previous(&mut self) {
+        self.previous = None;
+        self.synced = false;
+    }
+
+    /// The keys of the newest point.
+    pub(super) fn newest_keyring(&self) -> Option<&Arc<bundle::Keyring>> {
+        self.previous.as_ref().map(|previous| &previous.keyring)
+    }
+
+    /// One backup, once more where what was in the way is known to be gone.
+    async fn run_mended(
+        &mut self,
+        request: BackupRequest,
+        progress: Arc<dyn Progress>,
+    ) -> Result<v1::Point, BackupError> {
         match self.run_once(request, progress.clone()).await {
             // The fleet was restored from a snapshot and does not know this session: no newer agent
             // took its place, so this one goes on with a new one.
@@ -338,6 +402,11 @@ impl Engine {
                 self.session = None;
                 self.synced = false;
                 self.client.new_session();
+                self.run_once(request, progress).await
+            }
+            // It is looked at again, and what is there now is used.
+            Err(error @ BackupError::KekChanged) => {
+                tracing::warn!(%error, "the backup is made once more");
                 self.run_once(request, progress).await
             }
             // The fleet stands elsewhere than this agent thought: after it lost coordinators, or when
@@ -365,7 +434,10 @@ impl Engine {
         mut request: BackupRequest,
         progress: Arc<dyn Progress>,
     ) -> Result<v1::Point, BackupError> {
+        self.prepare_keys()?;
         self.ensure_session().await?;
+        // An order that came with the session.
+        self.prepare_keys()?;
         // On bytes that are nowhere nothing can be built.
         request.full |= self.previous.as_ref().is_some_and(|previous| previous.is_absent);
         // Until an acknowledgement, nothing of it is believed any more: also when this future is
@@ -401,6 +473,10 @@ impl Engine {
         self.status.head_sequence = point.sequence;
         self.previous = Some(previous);
         self.synced = true;
+        if let Some(session) = &mut self.session {
+            session.blind = None;
+        }
+        self.settle_keys().await?;
         self.note_head().await;
         self.report(troubles).await;
         progress.on(ProgressEvent { items: point.items, ..ProgressEvent::begin(Phase::Done) });
@@ -410,11 +486,13 @@ impl Engine {
     /// Raises and clears findings when they differ from those last reported.
     async fn report(&mut self, troubles: Troubles) {
         let now = (troubles, self.rolled_back);
-        if self.reported.as_ref() == Some(&now) {
+        let notices = self.home.notices();
+        if self.reported.as_ref() == Some(&now) && notices.is_empty() {
             return;
         }
         let sources: Vec<String> = self.config.sources.iter().map(|s| s.name.clone()).collect();
-        let (raise, clear) = findings::report(&now.0, now.1, &sources);
+        let (mut raise, clear) = findings::report(&now.0, now.1, &sources);
+        raise.extend(notices.iter().map(|notice| notice.finding()));
         let request = v1::ReportFindingsRequest {
             write_id: Some(self.client.next_write_id()),
             epoch: self.status.epoch,
@@ -430,6 +508,7 @@ impl Engine {
             .await;
         match reported {
             Ok(_) => {
+                self.home.clear_notices();
                 self.reported = Some((now.0, None));
                 // Told once: when it is cleared, only a new one raises it again.
                 self.rolled_back = None;

@@ -74,6 +74,8 @@ pub(super) struct Files<'a> {
     pub(super) recovery: &'a RecoveryPublic,
     pub(super) keyring: &'a Arc<Keyring>,
     pub(super) identity: Identity,
+    /// The point before, which need not be open.
+    pub(super) parent: Option<&'a Head>,
     pub(super) spool: &'a Path,
 }
 
@@ -124,7 +126,7 @@ impl Files<'_> {
         bundle::check_key_bundle(
             &keys.bundle_bytes,
             &keys.wraps_bytes,
-            self.shelf.home.kek(),
+            &self.shelf.home.store_secret().sealing(),
             self.recovery,
             &needs,
             &self.shelf.expect(),
@@ -132,7 +134,7 @@ impl Files<'_> {
         .map_err(opening("the new point's key bundle"))?;
         uploads.extend(keys.uploads);
 
-        let predecessor = previous.map_or(BundleId::ZERO, |previous| previous.head.manifest);
+        let predecessor = self.parent.map_or(BundleId::ZERO, |parent| parent.manifest);
         let current = Arc::new(point);
         let sealed = match previous.filter(|_| !full) {
             Some(previous) => {
@@ -198,12 +200,10 @@ impl Files<'_> {
         let missing = needed.iter().any(|id| secrets.get(id).is_none());
         if let Some(previous) = previous.filter(|_| missing) {
             let old = self.old_keys(previous).await?;
-            let wraps = bundle::open_wraps_with_kek(
-                &old.wraps_bytes,
-                self.shelf.home.kek(),
-                &self.shelf.expect(),
-            )
-            .map_err(opening("the wraps of the last point"))?;
+            let store_secret = self.shelf.home.store_secret();
+            let wraps = store_secret
+                .open_wraps(&old.wraps_bytes, &self.shelf.expect())
+                .map_err(opening("the wraps of the last point"))?;
             let old = bundle::open_key_bundle(
                 &old.bundle_bytes,
                 &wraps.content_key,
@@ -218,7 +218,7 @@ impl Files<'_> {
         }
         secrets.retain(needed);
         let random = &*self.env.random;
-        let predecessor = previous.map_or(BundleId::ZERO, |previous| previous.head.key_bundle);
+        let predecessor = self.parent.map_or(BundleId::ZERO, |parent| parent.key_bundle);
         let (sealed, content_key, bundle_bytes) = bundle::seal_key_bundle(
             Vec::new(),
             self.keyring,

@@ -9,13 +9,14 @@ use proto_types::Sequence;
 
 use crate::sources::Trouble;
 
-const KINDS: [Trouble; 6] = [
+const KINDS: [Trouble; 7] = [
     Trouble::OutOfReach,
     Trouble::Unreadable,
     Trouble::ChangedWhileRead,
     Trouble::Special,
     Trouble::AttributesUnreadable,
     Trouble::Forbidden,
+    Trouble::FixedKey,
 ];
 
 /// How often each kind of trouble occurred, per source.
@@ -87,6 +88,8 @@ pub(crate) fn report(
                     finding.remedy = remedy.to_owned();
                     raise.push(finding);
                 }
+                // What did not change is not read again: whether it is dealt with, a person says.
+                None if trouble == Trouble::FixedKey => {}
                 None => clear.push(finding),
             }
         }
@@ -118,6 +121,7 @@ const fn kind(trouble: Trouble) -> &'static str {
         Trouble::Special => "source-special-file",
         Trouble::AttributesUnreadable => "source-attributes-unreadable",
         Trouble::Forbidden => "source-forbidden",
+        Trouble::FixedKey => "source-fixed-key",
     }
 }
 
@@ -154,6 +158,13 @@ const fn words(trouble: Trouble) -> (Severity, &'static str, &'static str) {
              point",
             "grant what `strongroom agent rbac` prints; the agent's log names verb and resource",
         ),
+        Trouble::FixedKey => (
+            Severity::Critical,
+            "items hold values under a vendor's fixed key, which everybody knows; they are sealed under \
+             this cluster's keys here, and as good as clear text where they come from",
+            "upgrade the vendor's product to a version with a key of its own, let it seal its data anew, \
+             then `strongroom finding clear`; change what was sealed so, if others could read it",
+        ),
     }
 }
 
@@ -177,7 +188,7 @@ mod tests {
         assert_eq!(kinds, [("source-unreadable", "conf"), ("source-special-file", "conf")]);
         assert!(raise[0].message.starts_with("2 items could not be read"));
         assert!(raise.iter().all(|f| !f.message.contains("secret") && !f.remedy.is_empty()));
-        assert_eq!(clear.len(), 10);
+        assert_eq!(clear.len(), 12);
         assert_eq!(unproved(&troubles, "conf").as_deref(), Some("2 unreadable"));
         assert_eq!(unproved(&troubles, "keys"), None);
     }

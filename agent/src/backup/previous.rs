@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bundle::{Expect, ItemKey, Keyring, Manifest, OpenedManifest};
 use proto::fleet_client::FleetClient;
 use proto::v1::{self, ReadPurpose};
-use proto_types::{BundleId, BundleKind, ClusterId, DekId, FleetId, Sequence};
+use proto_types::{BundleId, BundleKind, ClusterId, DekId, FleetId, KeyFingerprint, Sequence};
 
 use super::hints::Hint;
 use super::{BackupError, opening};
@@ -50,6 +50,8 @@ pub(crate) struct Base {
 pub(crate) struct Previous {
     pub(crate) head: Head,
     pub(crate) keyring: Arc<Keyring>,
+    /// The recovery key that its wraps are sealed to.
+    pub(crate) recovery: KeyFingerprint,
     pub(crate) base: Base,
     /// All items of the point; the base's own when it is full.
     pub(crate) current: Arc<Manifest>,
@@ -115,9 +117,12 @@ impl Shelf<'_> {
     pub(crate) async fn open(&self, head: Head) -> Result<Previous, BackupError> {
         let expect = self.expect();
         let wraps = self.sealed(&head, head.wraps, BundleKind::Wraps).await?;
-        let wraps =
-            bundle::open_wraps_with_kek(&wraps, self.home.kek(), &expect.with_id(head.wraps))
-                .map_err(opening("the wraps of the last point"))?;
+        let wraps = self
+            .home
+            .store_secret()
+            .open_wraps(&wraps, &expect.with_id(head.wraps))
+            .map_err(opening("the wraps of the last point"))?;
+        let recovery = wraps.names.recovery_key;
         let keys = self.sealed(&head, head.key_bundle, BundleKind::Key).await?;
         let keys =
             bundle::open_key_bundle(&keys, &wraps.content_key, &expect.with_id(head.key_bundle))
@@ -131,7 +136,17 @@ impl Shelf<'_> {
                 Base { id: head.manifest, dek: dek_of(&newest.file), manifest: manifest.clone() };
             let needs = needs_of(&head, &base, &BTreeSet::new());
             let (current, hints) = (manifest, vec![]);
-            return Ok(Previous { head, keyring, base, current, hints, needs, is_absent: false });
+            let is_absent = false;
+            return Ok(Previous {
+                head,
+                keyring,
+                recovery,
+                base,
+                current,
+                hints,
+                needs,
+                is_absent,
+            });
         }
         let opened = self.manifest(&head, base_id, &keyring).await?;
         let base =
@@ -140,7 +155,8 @@ impl Shelf<'_> {
         // The base is kept beside the merged list: the next delta is against it.
         let current = bundle::merge(base_id, (*base.manifest).clone(), newest.manifest)?;
         let current = Arc::new(current);
-        Ok(Previous { head, keyring, base, current, hints: vec![], needs, is_absent: false })
+        let (hints, is_absent) = (vec![], false);
+        Ok(Previous { head, keyring, recovery, base, current, hints, needs, is_absent })
     }
 
     async fn manifest(

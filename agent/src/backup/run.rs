@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bundle::{Identity, Keyring};
+use bundle::Identity;
 use proto::v1;
 use proto::v1::catalog_client::CatalogClient;
 use proto_types::{BundleId, LogTime, Sequence};
@@ -72,6 +72,7 @@ impl Run<'_> {
         }
         if let Some(known) = &previous
             && !self.request.full
+            && !self.keys_due(known)
             && assemble::is_unchanged(&surveys, known)
             && files::proofs(&surveys, &troubles) == known.current.proofs
         {
@@ -171,6 +172,7 @@ impl Run<'_> {
             recovery: &self.engine.recovery,
             keyring: &keyring,
             identity,
+            parent: self.parent(previous.as_ref()),
             spool: &self.spool,
         };
         let secrets = std::mem::take(&mut output.secrets);
@@ -248,36 +250,6 @@ impl Run<'_> {
             needed.contains(&id).then_some((id, info.bytes))
         });
         Ok(sizes.collect())
-    }
-
-    /// The keyring to seal under, and whether it changed, so that a new key bundle is needed.
-    fn keyring(
-        &self,
-        previous: Option<&mut Previous>,
-    ) -> Result<(Arc<Keyring>, bool), BackupError> {
-        let engine = self.engine;
-        let Some(previous) = previous else {
-            let keyring = Keyring::create(
-                self.session.lineage,
-                engine.home.kek(),
-                engine.home.signing_key(),
-                self.started,
-                &*engine.env.random,
-            );
-            return Ok((Arc::new(keyring), true));
-        };
-        if !previous.keyring.dek_due(self.started) {
-            return Ok((previous.keyring.clone(), false));
-        }
-        let mut needed = previous.current.key_needs().deks;
-        needed.extend(previous.base.manifest.key_needs().deks);
-        needed.extend(previous.base.dek);
-        // Nobody else holds the keyring between backups.
-        let keyring = Arc::get_mut(&mut previous.keyring).ok_or(BackupError::Lost)?;
-        keyring.retain_deks(&needed);
-        keyring.add_dek(self.started, &*engine.env.random)?;
-        tracing::info!("the data key is 30 days old: a new one is used from now on");
-        Ok((previous.keyring.clone(), true))
     }
 
     /// The number of the point that follows.

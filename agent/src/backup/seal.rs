@@ -311,6 +311,7 @@ impl Line<'_> {
                 collected.entry.stat = *content.stat();
             }
             let mut piece = 0;
+            let mut under_fixed_key = false;
             loop {
                 let data = match content.next_piece() {
                     Ok(Some(data)) => data,
@@ -318,7 +319,15 @@ impl Line<'_> {
                     Err(error) => return Ok(Err(error)),
                 };
                 let slot = Slot { source: source_index, item, piece, reading };
-                let pending = self.take(slot, data, entry.place)?;
+                let fixed = match (&data, source.fixed_key()) {
+                    (PieceData::Bytes(bytes), Some(vendor)) => vendor.is_in(entry, bytes),
+                    _ => false,
+                };
+                if fixed && !std::mem::replace(&mut under_fixed_key, true) && reading == 1 {
+                    self.trouble(source_index, Trouble::FixedKey, entry);
+                }
+                let place = if fixed { Place::KeyBundle } else { entry.place };
+                let pending = self.take(slot, data, place)?;
                 self.collected[source_index][item].0.pieces.push(pending);
                 piece += 1;
             }
@@ -491,3 +500,7 @@ impl Worker {
 fn plain_len(bytes: &[u8]) -> Result<u32, BackupError> {
     u32::try_from(bytes.len()).map_err(|_| BackupError::Lost)
 }
+
+#[cfg(test)]
+#[path = "fixed_key_tests.rs"]
+mod fixed_key_tests;

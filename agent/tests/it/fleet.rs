@@ -2,6 +2,9 @@
 //! keeps the protocol's rules as far as an agent can notice, and can be told to misbehave. For
 //! the agent's own tests only; the real coordinators are tested with real agents elsewhere.
 
+#[path = "fleet_keys.rs"]
+mod fleet_keys;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,6 +23,7 @@ use proto::tls::TlsFiles;
 use proto::v1;
 use proto::v1::backup_server::{Backup, BackupServer};
 use proto::v1::catalog_server::{Catalog, CatalogServer};
+use proto::v1::keys_server::KeysServer;
 use proto::v1::upload_bundle_request::Part;
 use proto_types::{
     BundleId, BundleKind, ClusterId, Code, FleetId, NodeId, SignedHeader, SigningPublicKey,
@@ -49,6 +53,10 @@ pub(crate) struct State {
     pub(crate) uploaded: u64,
     pub(crate) read: u64,
     pub(crate) faults: Faults,
+    /// What operators want of the cluster's keys.
+    pub(crate) orders: v1::KeyOrders,
+    /// Recovery keys before the one of now, as it says.
+    pub(crate) former: Vec<v1::FormerRecoveryKey>,
 }
 
 /// Each is used up when it strikes.
@@ -73,9 +81,9 @@ pub(crate) struct Faults {
 }
 
 #[derive(Clone)]
-struct Node {
+pub(crate) struct Node {
     id: u64,
-    state: Arc<Mutex<State>>,
+    pub(crate) state: Arc<Mutex<State>>,
     partial: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
 }
 
@@ -101,6 +109,7 @@ impl Fleet {
             let tls = fleet.tls(&format!("node-{id}")).load().unwrap().server().unwrap();
             let server = tonic::transport::Server::builder()
                 .add_service(BackupServer::new(node.clone()))
+                .add_service(KeysServer::new(node.clone()))
                 .add_service(CatalogServer::new(node))
                 .serve_with_incoming(Box::pin(secured(incoming(listener), tls)));
             fleet.nodes.push(tokio::spawn(async move {
@@ -172,7 +181,7 @@ fn make_pki(directory: &Path, nodes: u64) {
     }
 }
 
-fn refuse<T>(code: Code, message: &str) -> Result<T, Status> {
+pub(crate) fn refuse<T>(code: Code, message: &str) -> Result<T, Status> {
     Err(ApiError::new(code, message).into())
 }
 
@@ -305,19 +314,29 @@ impl State {
 
     fn with_bundles(&self, sequence: u64) -> v1::Point {
         let at = sequence as usize - 1;
-        let mut point = self.points[at].clone();
-        point.bundles = self.needs[at]
+        v1::Point { bundles: self.bundles_of(at), ..self.points[at].clone() }
+    }
+
+    /// The newest point as a session tells it, whatever a test made of its number.
+    fn head(&self) -> Option<v1::Point> {
+        let newest = self.points.last()?;
+        Some(v1::Point { bundles: self.bundles_of(self.points.len() - 1), ..newest.clone() })
+    }
+
+    fn bundles_of(&self, at: usize) -> Vec<v1::BundleInfo> {
+        self.needs[at]
             .iter()
-            .map(|id| v1::BundleInfo {
-                bundle_id: Bytes::copy_from_slice(id),
-                kind: self.headers[id].header().kind.as_str().to_owned(),
-                bytes: self.bundles[id].len() as u64,
-                holders: vec![1],
-                in_bucket: false,
-                in_log: false,
+            .filter_map(|id| {
+                Some(v1::BundleInfo {
+                    bundle_id: Bytes::copy_from_slice(id),
+                    kind: self.headers.get(id)?.header().kind.as_str().to_owned(),
+                    bytes: self.bundles.get(id)?.len() as u64,
+                    holders: vec![1],
+                    in_bucket: false,
+                    in_log: false,
+                })
             })
-            .collect();
-        point
+            .collect()
     }
 }
 
@@ -348,7 +367,10 @@ impl Backup for Node {
             epoch: state.epoch,
             recovery_hpke: Bytes::copy_from_slice(&recovery.hpke),
             recovery_signing: Bytes::copy_from_slice(&recovery.signing),
-            head: state.points.last().cloned(),
+            head: state.head(),
+            key_orders: Some(state.orders),
+            former_recovery_keys: state.former.clone(),
+            ..Default::default()
         }))
     }
 
@@ -477,7 +499,12 @@ impl Backup for Node {
             state.faults.lose_commit_answers -= 1;
             return refuse(Code::Unavailable, "the answer was lost by the test");
         }
-        Ok(Response::new(v1::CommitPointResponse { point: Some(point) }))
+        let key_orders = Some(state.orders);
+        Ok(Response::new(v1::CommitPointResponse {
+            point: Some(point),
+            key_orders,
+            recovery_generation: 0,
+        }))
     }
 
     async fn end_upload(

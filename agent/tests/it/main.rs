@@ -4,6 +4,7 @@
 mod backup;
 mod export;
 mod fleet;
+mod keys;
 mod local;
 mod restore;
 mod story;

@@ -8,6 +8,7 @@ mod frozen_shares;
 mod identity;
 mod key_bundle;
 mod keys;
+mod known_answers;
 mod manifest;
 mod seal;
 mod shares;

@@ -21,6 +21,8 @@ use crate::{shutdown, when};
 pub enum Verb {
     /// Make a new agent's KEK and signing key, and print the public half for `cluster register`
     Init(InitArgs),
+    /// Print the public half of the signing key in an agent's directory, to compare
+    Keys(InitArgs),
     /// Make an agent's directory with a token: keys, certificate and config
     Enroll(EnrollArgs),
     /// Run until SIGINT or SIGTERM
@@ -151,6 +153,7 @@ struct InitView {
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
     match verb {
         Verb::Init(arguments) => init(&arguments, context),
+        Verb::Keys(arguments) => keys(&arguments, context),
         Verb::Enroll(arguments) => enroll(arguments, context).await,
         Verb::Run(arguments) => serve(arguments, context).await,
         Verb::Rbac(arguments) => rbac(arguments, context).await,
@@ -211,6 +214,26 @@ async fn rbac(arguments: RbacArgs, context: &Context) -> Result<()> {
         text.push_str(&format!("---\n{}\n", yaml.trim_end()));
     }
     context.screen.show(&RbacView { objects }, |_| text)
+}
+
+#[derive(Serialize)]
+struct KeysView {
+    signing_public_key: String,
+    signing_key_fingerprint: String,
+}
+
+fn keys(arguments: &InitArgs, context: &Context) -> Result<()> {
+    let public = agent::home::signing_public(&arguments.dir)?;
+    let view = KeysView {
+        signing_public_key: public.to_string(),
+        signing_key_fingerprint: public.fingerprint().to_string(),
+    };
+    context.screen.show(&view, |view| {
+        format!(
+            "signing key  {}\nfingerprint  {}\n",
+            view.signing_public_key, view.signing_key_fingerprint
+        )
+    })
 }
 
 async fn enroll(arguments: EnrollArgs, context: &Context) -> Result<()> {

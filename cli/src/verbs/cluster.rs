@@ -2,6 +2,7 @@
 
 mod enrol;
 mod enrol_file;
+mod keys;
 
 use std::collections::BTreeMap;
 
@@ -38,6 +39,12 @@ pub enum Verb {
     Reject(enrol::DecideArgs),
     /// List the clusters
     List(ListArgs),
+    /// Have a cluster's agent take a new KEK with its next backup; no data moves (role admin)
+    RotateKek(keys::RotateArgs),
+    /// Have a cluster's agent seal new data under a new key; no data moves (role admin)
+    RotateDek(keys::RotateArgs),
+    /// Say that a cluster's new signing key is its own, after the one before was lost (role admin)
+    ApproveLineage(keys::ApproveArgs),
 }
 
 /// Arguments of `cluster register`.
@@ -82,6 +89,9 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
         Verb::Approve(arguments) => enrol::decide(arguments, true, context).await,
         Verb::Reject(arguments) => enrol::decide(arguments, false, context).await,
         Verb::List(arguments) => list(&arguments, context).await,
+        Verb::RotateKek(arguments) => keys::rotate(&arguments, true, context).await,
+        Verb::RotateDek(arguments) => keys::rotate(&arguments, false, context).await,
+        Verb::ApproveLineage(arguments) => keys::approve(&arguments, context).await,
     }
 }
 

@@ -156,22 +156,44 @@ pub(crate) async fn in_file(context: &Context, file: &std::path::Path) -> Result
 impl Found {
     /// Opens the point and writes nothing down, not even that it was seen.
     pub(crate) async fn look(mut self, key: &PointKey, context: &Context) -> Result<OpenedPoint> {
-        let opener = key.opener();
-        OpenedPoint::open(self.store, opener, &mut self.heads, &context.env)
+        self.unlock(key, context).await
+    }
+
+    /// Opens the point. A KEK that is newer than the point opens it by way of the newest point, whose
+    /// key bundle remembers the KEKs before.
+    async fn unlock(&mut self, key: &PointKey, context: &Context) -> Result<OpenedPoint> {
+        let (opener, heads) = (key.opener(), &mut self.heads);
+        let opened = OpenedPoint::open(self.store.clone(), opener, heads, &context.env).await;
+        let error = match opened {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        let is_kek = matches!(opener, Opener::Kek(_));
+        if self.from_file || !is_kek || error.code() != Code::WrongKey {
+            return Err(key.explain(error));
+        }
+        let name = self.store.point().cluster_name.clone();
+        let newest = in_fleet(context, &name, PointSelector::Newest, ReadPurpose::Restore).await?;
+        let store = newest.store;
+        let opened = OpenedPoint::open(store.clone(), opener, heads, &context.env).await;
+        store.end().await;
+        // It opens nothing: what was said of the point itself is what a person needs.
+        let Ok(newest) = opened else { return Err(key.explain(error)) };
+        let opener = Opener::Keyring(newest.keyring().clone());
+        OpenedPoint::open(self.store.clone(), &opener, heads, &context.env)
             .await
             .map_err(|error| key.explain(error))
     }
 
     /// Opens the point and remembers its head, if it is the newest.
     pub(crate) async fn open(mut self, key: &PointKey, context: &Context) -> Result<OpenedPoint> {
-        let store = self.store.clone();
-        let opened = OpenedPoint::open(store, key.opener(), &mut self.heads, &context.env).await;
+        let opened = self.unlock(key, context).await;
         let saved = self.heads.save();
         let failed = opened.is_err() || (saved.is_err() && !self.from_file);
         if failed {
             self.store.end().await;
         }
-        let opened = opened.map_err(|error| key.explain(error))?;
+        let opened = opened?;
         match saved {
             // A restore does not wait for a disk that this machine's notes are on.
             Err(error) if self.from_file => context.screen.note(&format!("warning: {error}")),

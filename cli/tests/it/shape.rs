@@ -36,7 +36,7 @@ fn usage_errors_end_with_2_and_one_sentence() {
         (&[][..], "a verb is missing"),
         (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
         (&["status", "--loud"], "unexpected argument '--loud' found"),
-        (&["key", "status"], "the following required arguments were not provided: --recovery-pub"),
+        (&["key", "attest"], "the following required arguments were not provided: --recovery-pub"),
         (&["backup", "show", "nonsense"], "is not a recovery point"),
         (&["backup", "now", "--socket", "x", "--limit-rate", "fast"], "is not a size"),
         (&["backup", "now"], "the following required arguments were not provided"),

@@ -8,7 +8,7 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    audit, authority, bucket, clusters, commit, enrolment, findings, fleet, holders, joining,
+    audit, authority, bucket, clusters, commit, enrolment, findings, fleet, holders, joining, keys,
     leases, levels, members, moves, recover, restore, sessions, snapshots, time, uploads,
 };
 
@@ -95,6 +95,7 @@ fn execute(
         Command::RecordAct(command) => {
             audit::record_act(state, context, request.sender.as_ref(), command)
         }
+        Command::Keys(command) => keys::run(state, context, command),
         Command::CreateEnrolToken(command) => enrolment::create(state, context, command),
         Command::RedeemEnrolToken(command) => enrolment::redeem(state, context, command),
         Command::RecordCertificate(command) => enrolment::renew(state, context, command),

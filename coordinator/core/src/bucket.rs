@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use proto_types::{BundleId, LeaseId, LogIndex};
 
 use crate::apply::Context;
-use crate::command::{AnnounceObject, ChangedContent, RecordObjects, SetBundleHome};
+use crate::command::{AddedBundle, AnnounceObject, ChangedContent, RecordObjects, SetBundleHome};
 use crate::leases::within;
 use crate::limits::{OBJECTS_PER_UPLOAD_MAX, RECORDED_HOLDERS_MAX};
 use crate::outcome::Outcome;
@@ -118,21 +118,35 @@ pub(crate) fn find_announced(
     content: &ChangedContent,
     rows: &mut BTreeMap<BundleId, BundleRow>,
 ) -> Result<(), Refusal> {
-    for bundle in content.added.iter().filter(|bundle| bundle.in_bucket) {
-        let generation = lease.and_then(|id| state.uploads.get(&id)).map(|lease| lease.index);
-        let known = generation.filter(|g| {
-            let row = state.objects.get(&(*g, bundle.id));
-            row.is_some_and(|row| row.lease.is_some() && row.bytes == bundle.bytes)
-        });
-        if known.is_none() {
-            return Err(Refusal::ObjectUnknown { bundle: bundle.id });
-        }
+    for bundle in &content.added {
         if let Some(row) = rows.get_mut(&bundle.id) {
-            row.object = known;
-            // Copies besides would be released at once where a move has settled, and count no more.
-            row.holders.clear();
+            find_one_announced(state, lease, bundle, row)?;
         }
     }
+    Ok(())
+}
+
+/// The same of one bundle.
+pub(crate) fn find_one_announced(
+    state: &State,
+    lease: Option<LeaseId>,
+    bundle: &AddedBundle,
+    row: &mut BundleRow,
+) -> Result<(), Refusal> {
+    if !bundle.in_bucket {
+        return Ok(());
+    }
+    let generation = lease.and_then(|id| state.uploads.get(&id)).map(|lease| lease.index);
+    let known = generation.filter(|g| {
+        let row = state.objects.get(&(*g, bundle.id));
+        row.is_some_and(|row| row.lease.is_some() && row.bytes == bundle.bytes)
+    });
+    if known.is_none() {
+        return Err(Refusal::ObjectUnknown { bundle: bundle.id });
+    }
+    row.object = known;
+    // Copies besides would be released at once where a move has settled, and count no more.
+    row.holders.clear();
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 mod audit;
 mod bucket;
 mod enrolment;
+mod keys;
 mod outcome;
 mod refusal;
 mod request;

@@ -15,6 +15,7 @@ use crate::dropped::{BundlePrefix, Dropped};
 use crate::enrolment::{
     CreateEnrolToken, DecideEnrolment, RecordCertificate, RedeemEnrolToken, RevokeParty,
 };
+use crate::keys::KeysCommand;
 use crate::rows::{
     BundleHome, FindingKey, Instance, Jump, Proof, ProofState, ReadPurpose, RecoveryPublicKey,
     Severity, SnapshotRow,
@@ -128,6 +129,8 @@ pub enum Command {
     ConfirmTime(ConfirmTime),
     /// Records an act that is no command of its own, or one that was refused before it became one.
     RecordAct(Box<RecordAct>),
+    /// About keys: which came before, which are wanted, which were shown.
+    Keys(Box<KeysCommand>),
     /// Makes a token known by which agents or an operator enrol.
     CreateEnrolToken(Box<CreateEnrolToken>),
     /// Enrols whom a token is for, or has it wait for approval.
@@ -182,6 +185,7 @@ impl Command {
             Self::FreezeTime(_) => "freeze_time",
             Self::ConfirmTime(_) => "confirm_time",
             Self::RecordAct(_) => "record_act",
+            Self::Keys(command) => command.name(),
             Self::CreateEnrolToken(_) => "create_enrol_token",
             Self::RedeemEnrolToken(_) => "redeem_enrol_token",
             Self::RecordCertificate(_) => "record_certificate",
@@ -241,6 +245,7 @@ impl Command {
             | Self::CreateJoinToken(_)
             | Self::RedeemJoinToken(_)
             | Self::RecordAct(_)
+            | Self::Keys(_)
             | Self::CreateEnrolToken(_)
             | Self::RedeemEnrolToken(_)
             | Self::RecordCertificate(_)

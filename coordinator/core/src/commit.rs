@@ -20,7 +20,9 @@ use crate::outcome::{Event, LeaseEnd, Outcome};
 use crate::refusal::{Field, Limit, Refusal};
 use crate::rows::{BundleRow, Cluster, Head, PointRow, Proof, ProofState};
 use crate::state::State;
-use crate::{bucket, clusters, fleet, leases, limits};
+use crate::{bucket, clusters, fleet, keys, leases, limits};
+
+pub(crate) use headers::wraps_facts;
 
 /// What the content of a commit comes to, checked but not yet part of the state.
 struct Prepared {
@@ -52,7 +54,7 @@ pub(crate) fn commit(
     } else {
         require_lease(state, cluster.head.sequence, command)?;
     }
-    let proofs = check_proofs(&command.proofs)?;
+    let proofs = keys::proofs(state, &cluster.id, check_proofs(&command.proofs)?);
     let bytes = command.entry_bytes();
     if bytes > limits::COMMIT_BYTES_MAX {
         return Err(Refusal::LimitReached {
@@ -65,7 +67,7 @@ pub(crate) fn commit(
     let prepared = match &command.content {
         Content::Changed(content) => {
             let fleet = fleet::require(state)?;
-            let mut rows = headers::check(fleet, cluster, parent, command, content)?;
+            let mut rows = headers::check(state, fleet, cluster, parent, command, content)?;
             bucket::find_announced(state, command.lease, content, &mut rows)?;
             needs::resolve(state, parent, content, rows)?
         }
@@ -105,7 +107,7 @@ fn repeated(state: &State, cluster: &Cluster, command: &CommitPoint) -> Option<O
         && parent_manifest == command.parent_manifest
         && row.items == command.items
         && row.logical_bytes == command.logical_bytes
-        && row.proofs == sorted(&command.proofs);
+        && row.proofs == keys::proofs(state, &cluster.id, sorted(&command.proofs));
     same.then(|| committed(row))
 }
 
@@ -256,6 +258,7 @@ fn install(
         generation: state.fleet().map_or(0, |fleet| fleet.generation),
         taken: command.taken,
         epoch: command.epoch,
+        lineage: cluster.lineage,
         lease: command.lease,
         proofs,
         items: command.items,

@@ -20,6 +20,7 @@ mod findings;
 mod fleet;
 mod holders;
 mod joining;
+mod keys;
 mod leases;
 mod levels;
 pub mod limits;
@@ -57,10 +58,17 @@ pub use enrolment::{
     CreateEnrolToken, DecideEnrolment, EnrolGrant, EnrolToken, Enrolled, Enrolment, PartyId,
     PartyRow, PendingEnrolment, RecordCertificate, RedeemEnrolToken, RevokeParty,
 };
+pub use keys::{
+    ATTEST_MS, ApproveLineage, Attest, AttestShare, Attested, BeginLineage, FormerKey, KeyOrders,
+    KeysCommand, LINEAGE_UNAPPROVED, Lineage, OrderKeys, RecordKeys, ReplaceWraps, RotateRecovery,
+    SHARES_NOT_ATTESTED,
+};
 pub use outcome::{Applied, Event, LeaseEnd, Outcome};
 pub use query::{ClusterStatus, MissingBundle, UnderReplicated};
 pub use recover::FINDING_RECOVERED;
-pub use refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
+pub use refusal::{
+    Field, HeaderField, HeaderProblem, KeysProblem, Limit, Refusal, RestoreProblem, Role,
+};
 pub use rows::{
     Authority, BundleFacts, BundleHome, BundleRow, Change, Cluster, Finding, FindingKey, Fleet,
     Freeze, Head, Home, Instance, JoinToken, Jump, NodeRow, NodeState, ObjectRow, PointRow, Proof,

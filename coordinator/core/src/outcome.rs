@@ -220,6 +220,30 @@ pub enum Outcome {
         /// The audit log's last entry.
         number: u64,
     },
+    /// What was said of keys is in the state.
+    KeysNoted {
+        /// Whether it was not before.
+        new: bool,
+    },
+    /// Another recovery key is the fleet's.
+    RecoveryRotated {
+        /// How many came before it.
+        generation: u32,
+    },
+    /// The cluster's next point begins anew.
+    LineageBegun {
+        /// Its lineage now.
+        lineage: u32,
+        /// Whether its points may be proved.
+        approved: bool,
+    },
+    /// The cluster's agent is to change keys.
+    KeysOrdered {
+        /// Orders for the KEK.
+        kek: u64,
+        /// Orders for the data key.
+        dek: u64,
+    },
     /// The enrolment token is known.
     EnrolTokenCreated {
         /// The cluster that its holder will be, where it is one.

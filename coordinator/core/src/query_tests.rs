@@ -18,6 +18,7 @@ fn without_points() -> State {
         dek_ids: Vec::new(),
         predecessor: None,
         base: None,
+        recovery: 0,
     };
     let row = BundleRow {
         facts: Arc::new(facts),

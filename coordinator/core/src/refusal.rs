@@ -391,6 +391,12 @@ pub enum Refusal {
          `strongroom fleet confirm-time`"
     )]
     TimeFrozen,
+    /// A command about keys.
+    #[error("{problem}: {}", problem.remedy())]
+    KeysRefused {
+        /// Why.
+        problem: KeysProblem,
+    },
     /// The enrolment token is unknown, over, used up or withdrawn, which nobody is told apart.
     #[error("the token is not valid: ask an admin for another one")]
     EnrolTokenRefused,
@@ -490,6 +496,7 @@ impl Refusal {
             Self::JoinTokenRefused => Code::PermissionDenied,
             Self::LevelTooLow { .. } => Code::LevelTooLow,
             Self::TimeFrozen => Code::TimeFrozen,
+            Self::KeysRefused { problem } => problem.code(),
             Self::EnrolTokenRefused => Code::PermissionDenied,
             Self::SigningKeyDiffers { .. } => Code::WrongKey,
             Self::CertificateVoid => Code::Unauthenticated,
@@ -594,6 +601,10 @@ words! {
         Carried = 70, "bundle that the commit carries", "send the file whose digest and length it names, carry all bundles of a point or none, and name no lease or holder beside it", InvalidArgument;
         /// An act to record.
         Act = 48, "act to be recorded", "name who did it, a word of lower-case letters and hyphens, and a code where it was refused", InvalidArgument;
+        /// Which key an operator wants changed, or an agent changed.
+        KeyOrder = 59, "order for keys", "name the KEK or the data key, and no order that was never given", InvalidArgument;
+        /// Number of a share, of how many.
+        Share = 60, "share's number, threshold or total", "send what the share itself says", InvalidArgument;
         /// Time to live of an enrolment token.
         EnrolTtl = 49, "token's time to live", "use a second to 92 days", InvalidArgument;
         /// Of an operator.
@@ -670,6 +681,33 @@ words! {
         OtherRecoveryKey = 7, "its fleet has another recovery key than this one", "begin the coordinators with the snapshot's recovery key", WrongFleet;
         /// Its agents and operators have certificates of another root.
         OtherAuthority = 8, "its agents and operators trust another certificate authority than this fleet's", "begin the coordinators with `strongroom fleet init --from-snapshot`", WrongFleet;
+    }
+    second remedy: /** What to do about it. */
+}
+
+words! {
+    /// Why a command about keys was refused.
+    KeysProblem {
+        /// One at a time.
+        RotationUnderWay = 1, "the recovery key before this one is still in use", "finish that rotation first, `strongroom key status` shows what is left", Conflict;
+        /// Anybody could offer a key.
+        NotSignedByFormer = 2, "the new recovery key is not signed by the fleet's", "rotate with the shares of the fleet's recovery key", BadSignature;
+        /// Somebody reads one of the points.
+        WrapsInUse = 3, "a restore or an export reads a point with these wraps", "try again when it has ended", Busy;
+        /// No such key bundle.
+        WrapsUnknown = 4, "no point of the cluster has this key bundle", "ask again which are left", InvalidArgument;
+        /// Not everything is renewed.
+        WrapsLeft = 5, "key bundles are still sealed to the recovery key before", "renew them first, `strongroom key status` shows whose", Conflict;
+        /// Another lineage was begun meanwhile.
+        LineageNotNext = 6, "the lineage is not the next one", "open a new session and look where the cluster stands", StaleHead;
+        /// The agent does not hold the key.
+        LineageNotSigned = 7, "the lineage is not signed by its key", "sign it with the key that it names", BadSignature;
+        /// Not the key that waits.
+        OtherSigningKey = 8, "the cluster signs with another key than the one named", "compare the fingerprint with what the agent prints", WrongKey;
+        /// Of another recovery key.
+        OtherRecoveryKey = 9, "the share is of another recovery key than the fleet's", "give a share and the recovery.pub of the fleet's key", WrongKey;
+        /// More than anybody needs.
+        TooMany = 10, "there are too many of these already", "nobody has so many: look into it", LimitReached;
     }
     second remedy: /** What to do about it. */
 }

@@ -258,6 +258,7 @@ fn adopt(
         .into_iter()
         .map(|(key, row)| (key, ObjectRow { lease: None, ..row }))
         .collect();
+    state.keys = snapshot.keys;
     state.last_snapshot = snapshot.last_snapshot;
     state.last_good_snapshot = snapshot.last_good_snapshot;
     state.reads = OrdMap::new();

@@ -30,7 +30,7 @@ impl RecoveryPublicKey {
     }
 }
 
-/// The fleet. Written once, by `InitFleet`.
+/// The fleet. Written by `InitFleet`; its recovery key may be followed by another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fleet {
     /// Its identity.
@@ -174,7 +174,7 @@ pub enum ProofState {
     },
 }
 
-/// A recovery point. Never changes once it is committed (B3).
+/// A recovery point. Never changes once it is committed (B3), but for its wraps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PointRow {
     /// Whose.
@@ -189,7 +189,7 @@ pub struct PointRow {
     pub base: Option<BundleId>,
     /// The key bundle that opens everything.
     pub key_bundle: BundleId,
-    /// The wraps of that key bundle.
+    /// The wraps of that key bundle: the one file that may be replaced, by wraps of the same bundle.
     pub wraps: BundleId,
     /// Bundles that the parent did not need, sorted.
     pub added: Vec<BundleId>,
@@ -207,6 +207,8 @@ pub struct PointRow {
     pub taken: LogTime,
     /// The epoch of the agent.
     pub epoch: Epoch,
+    /// The cluster's lineage then.
+    pub lineage: u32,
     /// The upload it came from, for telling an exact repeat of the commit.
     pub lease: Option<LeaseId>,
     /// Per source, whether the content is known to be complete; sorted by source.
@@ -252,6 +254,8 @@ pub struct BundleFacts {
     pub predecessor: Option<BundleId>,
     /// Manifest: the full one that it is a delta against.
     pub base: Option<BundleId>,
+    /// Wraps: how many recovery keys of the fleet came before the one that they are sealed to.
+    pub recovery: u32,
 }
 
 /// A bundle that committed points need.

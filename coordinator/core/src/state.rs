@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::audit::AuditLog;
 use crate::enrolment::{EnrolToken, PartyId, PartyRow, PendingEnrolment};
+use crate::keys::KeyBook;
 use crate::rows::{
     Authority, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Home, JoinToken,
     NodeRow, ObjectRow, PointRow, ReadLease, Recovery, Restore, Session, SnapshotRow, UploadLease,
@@ -50,6 +51,7 @@ pub struct State {
     /// Since the clocks jumped, until an admin confirms it.
     pub(crate) freeze: Option<Arc<Freeze>>,
     pub(crate) audit: AuditLog,
+    pub(crate) keys: KeyBook,
     /// What was certified and what is void, of parties that enrolled, renewed or were revoked.
     pub(crate) parties: OrdMap<PartyId, Arc<PartyRow>>,
     /// By the SHA-256 of the token's secret.

@@ -252,6 +252,7 @@ mod tests {
                 dek_ids: Vec::new(),
                 predecessor: None,
                 base: None,
+                recovery: 0,
             }),
             holders: BTreeSet::new(),
             in_log: false,

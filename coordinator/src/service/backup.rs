@@ -62,6 +62,52 @@ pub(crate) fn lease_gone(lease: LeaseId) -> ApiError {
     )
 }
 
+/// Fills in what the state must know of each new bundle: from this node's own verified copy, never
+/// from the agent's words.
+pub(super) async fn describe(
+    shared: &Shared,
+    lease: LeaseId,
+    index: proto_types::LogIndex,
+    ids: &[BundleId],
+) -> Result<Vec<AddedBundle>, ApiError> {
+    let keeper = &shared.keeper;
+    let mut in_bucket = BTreeMap::new();
+    for id in ids {
+        if let Some(signed) = keeper.uploaded_object(*id, index).await? {
+            in_bucket.insert(*id, signed);
+        }
+    }
+    let on_disks: Vec<BundleId> =
+        ids.iter().filter(|id| !in_bucket.contains_key(*id)).copied().collect();
+    for id in &on_disks {
+        keeper.ensure_here(*id, lease, index).await?;
+    }
+    let holders: BTreeMap<BundleId, Vec<NodeId>> = if on_disks.is_empty() {
+        BTreeMap::new()
+    } else {
+        keeper.claim(lease, index, &on_disks).await?
+    };
+    let mut added = Vec::with_capacity(ids.len());
+    for id in ids {
+        let object = in_bucket.remove(id);
+        let is_object = object.is_some();
+        let signed = match object {
+            Some(signed) => signed,
+            None => keeper.header(*id).await?,
+        };
+        added.push(AddedBundle {
+            id: *id,
+            bytes: signed.file_bytes(),
+            header: signed.header_bytes().to_vec(),
+            signature: *signed.signature(),
+            holders: holders.get(id).cloned().unwrap_or_default(),
+            in_bucket: is_object,
+            carried: Vec::new(),
+        });
+    }
+    Ok(added)
+}
+
 impl BackupService {
     async fn open_session(
         &self,
@@ -94,6 +140,14 @@ impl BackupService {
             head: state
                 .point(&cluster, row.head.sequence)
                 .map(|point| convert::point_with_bundles(state, point, row)),
+            former_recovery_keys: super::keys::former(state),
+            key_orders: Some(super::keys::orders(state.key_orders(&cluster))),
+            key_bundles_owed: if state.is_rotating() {
+                let owed = state.key_bundles_owed(&cluster).into_iter();
+                owed.map(|(id, _)| convert::bytes_of(id.as_bytes())).collect()
+            } else {
+                Vec::new()
+            },
         })
     }
 
@@ -193,50 +247,13 @@ impl BackupService {
         })
     }
 
-    /// Fills in what the state must know of each new bundle: from this node's own verified copy,
-    /// never from the agent's words.
     async fn describe(
         &self,
         lease: LeaseId,
         index: proto_types::LogIndex,
         ids: &[BundleId],
     ) -> Result<Vec<AddedBundle>, ApiError> {
-        let keeper = &self.0.keeper;
-        let mut in_bucket = BTreeMap::new();
-        for id in ids {
-            if let Some(signed) = keeper.uploaded_object(*id, index).await? {
-                in_bucket.insert(*id, signed);
-            }
-        }
-        let on_disks: Vec<BundleId> =
-            ids.iter().filter(|id| !in_bucket.contains_key(*id)).copied().collect();
-        for id in &on_disks {
-            keeper.ensure_here(*id, lease, index).await?;
-        }
-        let holders: BTreeMap<BundleId, Vec<NodeId>> = if on_disks.is_empty() {
-            BTreeMap::new()
-        } else {
-            keeper.claim(lease, index, &on_disks).await?
-        };
-        let mut added = Vec::with_capacity(ids.len());
-        for id in ids {
-            let object = in_bucket.remove(id);
-            let is_object = object.is_some();
-            let signed = match object {
-                Some(signed) => signed,
-                None => keeper.header(*id).await?,
-            };
-            added.push(AddedBundle {
-                id: *id,
-                bytes: signed.file_bytes(),
-                header: signed.header_bytes().to_vec(),
-                signature: *signed.signature(),
-                holders: holders.get(id).cloned().unwrap_or_default(),
-                in_bucket: is_object,
-                carried: Vec::new(),
-            });
-        }
-        Ok(added)
+        describe(&self.0, lease, index, ids).await
     }
 
     /// The same of bundles that come with the commit.
@@ -393,7 +410,12 @@ impl BackupService {
         let row = state.cluster(&cluster).ok_or_else(|| super::vanished("cluster"))?;
         let point = state.point(&cluster, sequence).ok_or_else(|| super::vanished("point"))?;
         telemetry::point_committed(cluster, sequence, point.stored_bytes_added);
-        Ok(v1::CommitPointResponse { point: Some(convert::point_with_bundles(state, point, row)) })
+        let generation = state.former_recovery_keys().count();
+        Ok(v1::CommitPointResponse {
+            point: Some(convert::point_with_bundles(state, point, row)),
+            key_orders: Some(super::keys::orders(state.key_orders(&cluster))),
+            recovery_generation: u32::try_from(generation).unwrap_or(u32::MAX),
+        })
     }
 
     async fn end(

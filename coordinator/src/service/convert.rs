@@ -90,7 +90,7 @@ pub(super) fn point(state: &State, row: &PointRow, cluster: &Cluster) -> v1::Poi
         taken_ms: row.taken.as_millis(),
         log_index: row.index.get(),
         epoch: row.epoch.get(),
-        lineage: cluster.lineage,
+        lineage: row.lineage,
         proofs: row.proofs.iter().map(proof).collect(),
         items: row.items,
         logical_bytes: row.logical_bytes,

@@ -8,6 +8,7 @@ mod ids;
 mod join;
 mod point;
 mod statement;
+mod succession;
 mod units;
 
 /// Bytes of all bundles that come in the commit of their point, in the log: with the rest of the
@@ -27,4 +28,5 @@ pub use ids::{
 pub use join::{enrol_token_hash, join_token_hash};
 pub use point::{PointName, PointNameError, check_cluster_name};
 pub use statement::PointStatement;
+pub use succession::{LineageStatement, RecoverySuccession};
 pub use units::{ByteCount, Level, LogTime};

@@ -4,14 +4,17 @@
 use std::path::PathBuf;
 
 use bundle::{RecoveryPublicFile, RecoveryShare};
+use bytes::Bytes;
 use clap::Args;
+use proto::v1;
+use proto::v1::keys_client::KeysClient;
 use proto_types::Code;
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::recovery::{Given, refuse_typed};
-use crate::{key_files, share_entry};
+use crate::{key_files, operator, share_entry};
 
 /// Arguments of `key attest`.
 #[derive(Debug, Args)]
@@ -25,6 +28,9 @@ pub struct AttestArgs {
     /// The fleet's recovery.pub
     #[arg(long, value_name = "FILE")]
     pub recovery_pub: PathBuf,
+    /// Do not tell the fleet; without this it is told where there is an operator.toml
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// A share that was found to be the one that was made.
@@ -36,9 +42,11 @@ struct Attested {
     threshold: u8,
     total: u8,
     fingerprint: String,
+    /// Whether the fleet was told.
+    told: bool,
 }
 
-pub(super) fn run(arguments: &AttestArgs, context: &Context) -> Result<()> {
+pub(super) async fn run(arguments: &AttestArgs, context: &Context) -> Result<()> {
     let file = key_files::recovery_public_file(&arguments.recovery_pub)?;
     let given = match &arguments.share[..] {
         [] => share_entry::ask_one()?,
@@ -48,13 +56,43 @@ pub(super) fn run(arguments: &AttestArgs, context: &Context) -> Result<()> {
             return Err(CliError::usage("give one share at a time"));
         }
     };
-    let attested = attest(&given.share, &file).map_err(|error| error.during(&given.place))?;
+    let mut attested = attest(&given.share, &file).map_err(|error| error.during(&given.place))?;
+    let operator = context.operator_dir().ok().filter(|dir| dir.join(operator::FILE).exists());
+    if !arguments.offline && operator.is_some() {
+        tell(&given.share, &file, context).await?;
+        attested.told = true;
+    }
     context.screen.show(&attested, |attested| {
         format!(
-            "share {} of {} is whole: set {}, of the recovery key with fingerprint\n  {}\n",
-            attested.share, attested.total, attested.set, attested.fingerprint
+            "share {} of {} is whole: set {}, of the recovery key with fingerprint\n  {}\n{}\n",
+            attested.share,
+            attested.total,
+            attested.set,
+            attested.fingerprint,
+            if attested.told { "the fleet was told" } else { "the fleet was not told" }
         )
     })
+}
+
+/// Tells the fleet which share was shown; nothing of the share itself.
+async fn tell(share: &RecoveryShare, file: &RecoveryPublicFile, context: &Context) -> Result<()> {
+    let (_, client) = operator::connect(context)?;
+    let set = share.set();
+    let request = v1::AttestShareRequest {
+        write_id: Some(client.next_write_id()),
+        set: Bytes::copy_from_slice(set.id_bytes()),
+        fingerprint: Bytes::copy_from_slice(file.public.fingerprint().as_bytes()),
+        index: share.index().into(),
+        threshold: set.threshold().into(),
+        total: set.total().into(),
+    };
+    client
+        .call("telling that the share is there", |channel| {
+            let request = request.clone();
+            async move { KeysClient::new(channel).attest_share(request).await }
+        })
+        .await?;
+    Ok(())
 }
 
 /// Checks one share against what was recorded of it.
@@ -82,5 +120,6 @@ fn attest(share: &RecoveryShare, file: &RecoveryPublicFile) -> Result<Attested> 
         threshold: share.set().threshold(),
         total: share.set().total(),
         fingerprint: file.public.fingerprint().to_string(),
+        told: false,
     })
 }

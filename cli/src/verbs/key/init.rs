@@ -56,8 +56,16 @@ struct InitView<'a> {
 }
 
 pub(super) fn run(arguments: &InitArgs, context: &Context) -> Result<()> {
+    give_away(&RecoverySecret::generate(&*context.env.random), arguments, context)
+}
+
+/// Makes shares of a recovery key, and the files or the text that hand them out.
+pub(super) fn give_away(
+    secret: &RecoverySecret,
+    arguments: &InitArgs,
+    context: &Context,
+) -> Result<()> {
     let random = &*context.env.random;
-    let secret = RecoverySecret::generate(random);
     let shares = secret
         .split(arguments.threshold, arguments.shares, random)
         .map_err(|error| CliError::usage(error.to_string()))?;
@@ -109,13 +117,16 @@ pub(super) fn run(arguments: &InitArgs, context: &Context) -> Result<()> {
     context.screen.show(&view, |view| view.describe().to_string())
 }
 
-fn file_name(share: &RecoveryShare) -> String {
+pub(super) fn file_name(share: &RecoveryShare) -> String {
     format!("share-{}-of-{}.txt", share.index(), share.set().total())
 }
 
 /// Reads the shares back from their texts and rebuilds the key from the first and from the last of
 /// them, before anybody relies on them.
-fn prove(shares: &[RecoveryShare], public: RecoveryPublic) -> Result<RecoveryPublicFile> {
+pub(super) fn prove(
+    shares: &[RecoveryShare],
+    public: RecoveryPublic,
+) -> Result<RecoveryPublicFile> {
     let bug = |what: &str| CliError::new(Code::Internal, format!("the new shares {what}"));
     let read = shares
         .iter()

@@ -6,6 +6,7 @@ use proto_types::ClusterId;
 use super::Subject;
 use crate::command::{Command, SetBundleHome};
 use crate::enrolment::{EnrolGrant, PartyId};
+use crate::keys::KeysCommand;
 use crate::outcome::Outcome;
 use crate::rows::{BundleHome, FindingKey, ReadPurpose, Scope};
 use crate::state::State;
@@ -82,6 +83,16 @@ impl Command {
             Self::RaiseLevel(_) => ("raise-level", Always),
             Self::FreezeTime(_) => ("freeze-time", Always),
             Self::ConfirmTime(_) => ("confirm-time", Always),
+            Self::Keys(command) => match **command {
+                KeysCommand::RotateRecovery(_) => ("rotate-recovery-key", Always),
+                KeysCommand::ReplaceWraps(_) => ("replace-wraps", Always),
+                KeysCommand::FinishRotation => ("finish-recovery-key-rotation", Always),
+                KeysCommand::BeginLineage(_) => ("begin-key-lineage", Always),
+                KeysCommand::ApproveLineage(_) => ("approve-key-lineage", Always),
+                KeysCommand::OrderKeys(_) => ("order-key-rotation", Always),
+                KeysCommand::RecordKeys(_) => ("record-key-rotation", Always),
+                KeysCommand::AttestShare(_) => ("attest-share", Always),
+            },
             Self::CreateEnrolToken(_) => ("create-enrol-token", Always),
             Self::RedeemEnrolToken(_) => ("enrol", Always),
             Self::RecordCertificate(_) => ("renew-certificate", Always),
@@ -173,6 +184,7 @@ pub(super) fn subject(state: &State, command: &Command, outcome: &Outcome) -> Su
         Command::FreezeTime(command) => {
             Subject::text(&format!("clocks off by {} ms", command.jump.by_ms))
         }
+        Command::Keys(command) => keys(state, command),
         Command::CreateEnrolToken(command) => {
             let text = match &command.grant {
                 EnrolGrant::Cluster { name, .. } => format!("cluster {name}"),
@@ -204,6 +216,40 @@ pub(super) fn subject(state: &State, command: &Command, outcome: &Outcome) -> Su
         | Command::SetBundleHome(SetBundleHome::Settle { .. })
         | Command::SetAuthority(_)
         | Command::ConfirmTime(_) => Subject::default(),
+    }
+}
+
+fn keys(state: &State, command: &KeysCommand) -> Subject {
+    match command {
+        KeysCommand::RotateRecovery(command) => {
+            Subject::text(&format!("to {}", command.successor.fingerprint()))
+        }
+        KeysCommand::ReplaceWraps(command) => {
+            let subject = Subject::cluster(command.cluster);
+            subject.with_text(&format!("of key bundle {}", command.key_bundle.short()))
+        }
+        KeysCommand::FinishRotation => {
+            let key = state.fleet().map(|fleet| fleet.recovery.fingerprint().to_string());
+            Subject::text(&format!("to {}", key.unwrap_or_default()))
+        }
+        KeysCommand::BeginLineage(command) => Subject::cluster(command.cluster).with_text(
+            &format!("lineage {} under {}", command.lineage, command.signing_key.fingerprint()),
+        ),
+        KeysCommand::ApproveLineage(command) => Subject::cluster(command.cluster)
+            .with_text(&command.signing_key.fingerprint().to_string()),
+        KeysCommand::OrderKeys(command) => {
+            let which = match (command.kek, command.dek) {
+                (true, true) => "kek and dek",
+                (true, false) => "kek",
+                (false, _) => "dek",
+            };
+            Subject::cluster(command.cluster).with_text(which)
+        }
+        KeysCommand::RecordKeys(command) => Subject::cluster(command.cluster)
+            .with_text(&format!("kek order {}, dek order {}", command.kek, command.dek)),
+        KeysCommand::AttestShare(command) => {
+            Subject::text(&format!("share {} of set {}", command.index, hex::encode(command.set)))
+        }
     }
 }
 

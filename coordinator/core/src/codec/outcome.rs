@@ -135,6 +135,16 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
             WireOutcome { kind: 34, flag: *was_frozen, time_ms: time.as_millis(), ..empty }
         }
         Outcome::ActRecorded { number } => WireOutcome { kind: 44, number: *number, ..empty },
+        Outcome::KeysNoted { new } => WireOutcome { kind: 55, flag: *new, ..empty },
+        Outcome::RecoveryRotated { generation } => {
+            WireOutcome { kind: 56, number: u64::from(*generation), ..empty }
+        }
+        Outcome::LineageBegun { lineage, approved } => {
+            WireOutcome { kind: 57, number: u64::from(*lineage), flag: *approved, ..empty }
+        }
+        Outcome::KeysOrdered { kek, dek } => {
+            WireOutcome { kind: 58, done: *kek, left: *dek, ..empty }
+        }
         Outcome::EnrolTokenCreated { cluster, expires } => WireOutcome {
             kind: 45,
             id: put_or_none(cluster.as_ref()),
@@ -218,6 +228,15 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         33 => Outcome::TimeFrozen { new: wire.flag },
         34 => Outcome::TimeConfirmed { was_frozen: wire.flag, time },
         44 => Outcome::ActRecorded { number: wire.number },
+        55 => Outcome::KeysNoted { new: wire.flag },
+        56 => Outcome::RecoveryRotated {
+            generation: u32::try_from(wire.number).map_err(|_| at("generation").invalid())?,
+        },
+        57 => Outcome::LineageBegun {
+            lineage: u32::try_from(wire.number).map_err(|_| at("lineage").invalid())?,
+            approved: wire.flag,
+        },
+        58 => Outcome::KeysOrdered { kek: wire.done, dek: wire.left },
         45 => Outcome::EnrolTokenCreated {
             cluster: id_or_none(at("cluster"), &wire.id)?,
             expires: time,

@@ -5,7 +5,9 @@ use proto_types::{Epoch, NodeId, Sequence};
 
 use super::DecodeError;
 use super::wire::{At, WireId, id, level, present};
-use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, RestoreProblem, Role};
+use crate::refusal::{
+    Field, HeaderField, HeaderProblem, KeysProblem, Limit, Refusal, RestoreProblem, Role,
+};
 
 const WHAT: &str = "refusal";
 
@@ -146,6 +148,9 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
             ..empty
         },
         Refusal::TimeFrozen => WireRefusal { kind: 61, ..empty },
+        Refusal::KeysRefused { problem } => {
+            WireRefusal { kind: 82, word: problem.to_tag(), ..empty }
+        }
         Refusal::EnrolTokenRefused => WireRefusal { kind: 70, ..empty },
         Refusal::SigningKeyDiffers { cluster } => {
             WireRefusal { kind: 71, id: cluster.put(), ..empty }
@@ -252,6 +257,9 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
             active: level(at("active"), wire.have)?,
         },
         61 => Refusal::TimeFrozen,
+        82 => Refusal::KeysRefused {
+            problem: present(at("problem"), KeysProblem::from_tag(wire.word))?,
+        },
         70 => Refusal::EnrolTokenRefused,
         71 => Refusal::SigningKeyDiffers { cluster: cluster()? },
         72 => Refusal::CertificateVoid,

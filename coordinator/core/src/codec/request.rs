@@ -9,7 +9,7 @@ use super::wire::{
     At, WireAuthority, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array,
     id, id_or_none, ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
-use super::{DecodeError, audit, bucket, enrolment};
+use super::{DecodeError, audit, bucket, enrolment, keys};
 use crate::command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
     ClearFinding, Command, CommitPoint, ConfirmTime, Content, CreateJoinToken, EndReadLease,
@@ -38,7 +38,8 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53, 60, 63, 64, 65, 66, 67"
+                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53, 60, 63, 64, 65, 66, 67, \
+                75"
     )]
     command: Option<WireCommand>,
 }
@@ -128,6 +129,8 @@ enum WireCommand {
     ConfirmTime(WireConfirmTime),
     #[prost(message, tag = "60")]
     RecordAct(audit::WireRecordAct),
+    #[prost(message, tag = "75")]
+    Keys(keys::WireKeys),
     #[prost(message, tag = "63")]
     CreateEnrolToken(enrolment::WireCreate),
     #[prost(message, tag = "64")]
@@ -344,7 +347,7 @@ struct WireChanged {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct WireAddedBundle {
+pub(super) struct WireAddedBundle {
     #[prost(bytes = "vec", tag = "1")]
     id: Vec<u8>,
     #[prost(uint64, tag = "2")]
@@ -533,6 +536,7 @@ fn put_command(command: &Command) -> WireCommand {
         Command::FreezeTime(c) => WireCommand::FreezeTime(WireJump::put(&c.jump)),
         Command::ConfirmTime(ConfirmTime) => WireCommand::ConfirmTime(WireConfirmTime {}),
         Command::RecordAct(c) => WireCommand::RecordAct(audit::put_record(c)),
+        Command::Keys(c) => WireCommand::Keys(keys::put(c)),
         Command::CreateEnrolToken(c) => WireCommand::CreateEnrolToken(enrolment::put_create(c)),
         Command::RedeemEnrolToken(c) => WireCommand::RedeemEnrolToken(enrolment::put_redeem(c)),
         Command::RecordCertificate(c) => WireCommand::RecordCertificate(enrolment::put_record(c)),
@@ -566,7 +570,7 @@ fn put_commit(commit: &CommitPoint) -> WireCommitPoint {
     }
 }
 
-fn put_added(bundle: &AddedBundle) -> WireAddedBundle {
+pub(super) fn put_added(bundle: &AddedBundle) -> WireAddedBundle {
     WireAddedBundle {
         id: bundle.id.put(),
         bytes: bundle.bytes,
@@ -737,6 +741,7 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
         }
         WireCommand::ConfirmTime(WireConfirmTime {}) => Command::ConfirmTime(ConfirmTime),
         WireCommand::RecordAct(c) => Command::RecordAct(Box::new(audit::get_record(c)?)),
+        WireCommand::Keys(c) => Command::Keys(Box::new(keys::get(c)?)),
         WireCommand::CreateEnrolToken(c) => {
             Command::CreateEnrolToken(Box::new(enrolment::get_create(c)?))
         }
@@ -780,7 +785,7 @@ fn get_commit(wire: WireCommitPoint) -> Result<CommitPoint, DecodeError> {
     })
 }
 
-fn get_added(wire: WireAddedBundle) -> Result<AddedBundle, DecodeError> {
+pub(super) fn get_added(wire: WireAddedBundle) -> Result<AddedBundle, DecodeError> {
     Ok(AddedBundle {
         id: id(At(WHAT, "added.id"), &wire.id)?,
         bytes: wire.bytes,

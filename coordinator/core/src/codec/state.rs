@@ -9,7 +9,8 @@
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
 //! nodes, the change of voters, the restore under way with its pieces, forced recoveries, the
 //! bundles' home, objects, scheduled snapshots, the certificate authority, join tokens, the audit log,
-//! parties, enrolment tokens, agents that wait.
+//! parties, enrolment tokens, agents that wait, former recovery keys, attested shares, orders for keys,
+//! lineages.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use imbl::{OrdMap, OrdSet};
 use prost::Message;
 use proto_types::{BundleId, LogTime};
 
-use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, enrolment, exact};
+use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, enrolment, exact, keys};
 use crate::audit::AuditLog;
 use crate::rows::{Home, PointRow};
 use crate::state::State;
@@ -104,6 +105,18 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     }
     for (cluster, waiting) in &state.waiting {
         writer.row(Row::Waiting(enrolment::put_waiting(cluster, waiting)))?;
+    }
+    for former in &state.keys.former {
+        writer.row(Row::FormerKey(keys::put_former(former)))?;
+    }
+    for (key, attest) in &state.keys.attests {
+        writer.row(Row::Attest(keys::put_attest(*key, *attest)))?;
+    }
+    for (cluster, orders) in &state.keys.orders {
+        writer.row(Row::KeyOrders(keys::put_orders(cluster, *orders)))?;
+    }
+    for (cluster, lineage) in &state.keys.lineages {
+        writer.row(Row::Lineage(keys::put_lineage(cluster, lineage)))?;
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -300,6 +313,24 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
         Row::Waiting(row) => {
             let (cluster, waiting) = enrolment::get_waiting(row)?;
             once(&mut state.waiting, cluster, Arc::new(waiting))?;
+        }
+        Row::FormerKey(row) => {
+            if state.keys.former.last().is_some_and(|before| !before.finished) {
+                return Err(contradiction("two rotations of the recovery key"));
+            }
+            state.keys.former.push_back(Arc::new(keys::get_former(row)?));
+        }
+        Row::Attest(row) => {
+            let (key, attest) = keys::get_attest(&row)?;
+            once(&mut state.keys.attests, key, attest)?;
+        }
+        Row::KeyOrders(row) => {
+            let (cluster, orders) = keys::get_orders(&row)?;
+            once(&mut state.keys.orders, cluster, orders)?;
+        }
+        Row::Lineage(row) => {
+            let (cluster, lineage) = keys::get_lineage(&row)?;
+            once(&mut state.keys.lineages, cluster, Arc::new(lineage))?;
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),

@@ -8,13 +8,16 @@ use proto_types::{BundleId, BundleKind, HeaderError, SignedHeader};
 
 use super::carried;
 use crate::command::{AddedBundle, ChangedContent, CommitPoint};
+use crate::keys;
 use crate::leases::within;
 use crate::limits::{ADDED_MAX, HOLDERS_MAX};
-use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal};
+use crate::refusal::{Field, HeaderField, HeaderProblem, Limit, Refusal, Role};
 use crate::rows::{BundleFacts, BundleRow, Cluster, Fleet, PointRow};
+use crate::state::State;
 
 /// Checks each added bundle and makes its row.
 pub(super) fn check(
+    state: &State,
     fleet: &Fleet,
     cluster: &Cluster,
     parent: Option<&PointRow>,
@@ -27,7 +30,7 @@ pub(super) fn check(
         within(Limit::Holders, bundle.holders.len(), HOLDERS_MAX)?;
         carried::check(bundle)?;
         let row = BundleRow {
-            facts: Arc::new(facts(fleet, cluster, parent, command, content, bundle)?),
+            facts: Arc::new(facts(state, fleet, cluster, parent, command, content, bundle)?),
             holders: bundle.holders.iter().copied().collect(),
             points: 0,
             object: None,
@@ -44,6 +47,7 @@ pub(super) fn check(
 }
 
 fn facts(
+    state: &State,
     fleet: &Fleet,
     cluster: &Cluster,
     parent: Option<&PointRow>,
@@ -75,9 +79,10 @@ fn facts(
     if let Some(expected) = predecessor {
         require(header.predecessor == expected, HeaderField::Predecessor)?;
     }
+    let mut recovery = None;
     if matches!(header.kind, BundleKind::Key | BundleKind::Wraps) {
-        let expected = fleet.recovery.fingerprint();
-        require(header.recovery_key == expected, HeaderField::RecoveryKey)?;
+        recovery = keys::number_of(state, fleet, header.recovery_key);
+        require(recovery.is_some(), HeaderField::RecoveryKey)?;
     }
     Ok(BundleFacts {
         cluster: cluster.id,
@@ -86,6 +91,50 @@ fn facts(
         dek_ids: header.dek_ids.clone(),
         predecessor: some_id(header.predecessor),
         base: some_id(header.base),
+        recovery: recovery.filter(|_| header.kind == BundleKind::Wraps).unwrap_or(0),
+    })
+}
+
+/// What is kept of wraps that stand in the place of older ones of the same key bundle. They are
+/// sealed to the fleet's recovery key of now, and signed by the cluster: for a key bundle of before
+/// a lost signing key, by the key of then.
+pub(crate) fn wraps_facts(
+    state: &State,
+    fleet: &Fleet,
+    cluster: &Cluster,
+    key_bundle: BundleId,
+    bundle: &AddedBundle,
+) -> Result<BundleFacts, Refusal> {
+    within(Limit::Holders, bundle.holders.len(), HOLDERS_MAX)?;
+    let refused =
+        |error: HeaderError| Refusal::HeaderRefused { bundle: bundle.id, problem: problem(&error) };
+    let signed = SignedHeader::from_parts(&bundle.header, &bundle.signature).map_err(refused)?;
+    let former = state.lineage_of(&cluster.id).map_or(&[][..], |row| &row.former);
+    if !former.iter().any(|key| signed.verify(key).is_ok()) {
+        signed.verify(&cluster.signing_key).map_err(refused)?;
+    }
+    let header = signed.header();
+    let require = |same: bool, field: HeaderField| {
+        if same { Ok(()) } else { Err(Refusal::HeaderMismatch { bundle: bundle.id, field }) }
+    };
+    if header.kind != BundleKind::Wraps {
+        return Err(Refusal::RoleWrong { role: Role::Wraps, bundle: bundle.id });
+    }
+    require(header.fleet == fleet.id, HeaderField::Fleet)?;
+    require(header.cluster == cluster.id, HeaderField::Cluster)?;
+    require(header.lineage <= cluster.lineage, HeaderField::Lineage)?;
+    let file_bytes = header.body_bytes.checked_add(signed.trailer_bytes());
+    require(file_bytes == Some(bundle.bytes), HeaderField::Bytes)?;
+    require(header.predecessor == key_bundle, HeaderField::Predecessor)?;
+    require(header.recovery_key == fleet.recovery.fingerprint(), HeaderField::RecoveryKey)?;
+    Ok(BundleFacts {
+        cluster: cluster.id,
+        kind: header.kind,
+        bytes: bundle.bytes,
+        dek_ids: header.dek_ids.clone(),
+        predecessor: some_id(header.predecessor),
+        base: None,
+        recovery: keys::number_of(state, fleet, header.recovery_key).unwrap_or(0),
     })
 }
 

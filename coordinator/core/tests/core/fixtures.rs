@@ -8,10 +8,10 @@ use coordinator_core::{
     AbandonRestore, AcquireEpoch, AddNode, AnnounceObject, BeginChange, BundleHome, BundlePrefix,
     ClearFinding, Command, ConfirmTime, CreateJoinToken, EndReadLease, EndUpload, ExpireLeases,
     ExpireSessions, Field, FindingKey, FinishRestore, FreezeTime, HeaderField, HeaderProblem, Jump,
-    Limit, MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RaiseLevel, RecordHolders,
-    RecordObjects, RecoverByForce, RedeemJoinToken, Refusal, RemoveNode, RenewLease, Request,
-    RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetAuthority, SetBundleHome, Severity,
-    State, UploadEnd, codec,
+    KeysProblem, Limit, MoveNode, OfChange, Outcome, Proof, ProofState, RaiseFinding, RaiseLevel,
+    RecordHolders, RecordObjects, RecoverByForce, RedeemJoinToken, Refusal, RemoveNode, RenewLease,
+    Request, RestorePiece, RestoreProblem, Role, Scope, SealSnapshot, SetAuthority, SetBundleHome,
+    Severity, State, UploadEnd, codec,
 };
 use proto_types::{Epoch, Level, LogIndex, LogTime, NodeId};
 
@@ -21,7 +21,7 @@ use crate::scenario::{
 };
 
 /// The lines `name: hex` of a file.
-fn frozen(file: &str) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn frozen(file: &str) -> BTreeMap<String, Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     text.lines()
@@ -218,7 +218,11 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         ("create_join_token", create_join_token(3)),
         ("redeem_join_token", redeem_join_token(3)),
     ];
-    let numbered = commands.into_iter().zip(1_u64..).chain(joining.into_iter().zip(3601..));
+    let numbered = commands
+        .into_iter()
+        .zip(1_u64..)
+        .chain(joining.into_iter().zip(3601..))
+        .chain(crate::keys::commands().into_iter().zip(7501..));
     let numbered = numbered.chain(crate::enrolment::commands().into_iter().zip(6301..));
     numbered
         .map(|((name, command), number)| {
@@ -315,6 +319,10 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("time_frozen".to_owned(), Outcome::TimeFrozen { new: true }),
         ("time_confirmed".to_owned(), Outcome::TimeConfirmed { was_frozen: true, time }),
         ("act_recorded".to_owned(), Outcome::ActRecorded { number: 7 }),
+        ("keys_noted".to_owned(), Outcome::KeysNoted { new: true }),
+        ("recovery_rotated".to_owned(), Outcome::RecoveryRotated { generation: 2 }),
+        ("lineage_begun".to_owned(), Outcome::LineageBegun { lineage: 1, approved: true }),
+        ("keys_ordered".to_owned(), Outcome::KeysOrdered { kek: 2, dek: 3 }),
         (
             "enrol_token_created".to_owned(),
             Outcome::EnrolTokenCreated { cluster: Some(cluster(1)), expires: time },
@@ -435,6 +443,10 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         .iter()
         .map(|problem| (named(problem), Refusal::RestoreRefused { problem: *problem }));
     word("restore_refused", problems.collect());
+    let problems = KeysProblem::ALL
+        .iter()
+        .map(|problem| (named(problem), Refusal::KeysRefused { problem: *problem }));
+    word("keys_refused", problems.collect());
     refusals
 }
 
@@ -561,7 +573,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 42];
+    let mut seen = [false; 43];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -601,6 +613,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::FreezeTime(_) => 34,
             Command::ConfirmTime(_) => 35,
             Command::RecordAct(_) => 36,
+            Command::Keys(_) => 42,
             Command::CreateEnrolToken(_) => 37,
             Command::RedeemEnrolToken(_) => 38,
             Command::RecordCertificate(_) => 39,
@@ -608,7 +621,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::DecideEnrolment(_) => 41,
         }] = true;
     }
-    assert_eq!(seen, [true; 42]);
+    assert_eq!(seen, [true; 43]);
 }
 
 #[test]
@@ -625,7 +638,13 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
         samples.iter().map(|(_, outcome)| codec::encode_outcome(outcome)[2]).collect();
     assert_eq!(
         kinds,
-        (1..=21).chain(24..=26).chain(28..=34).chain(36..=37).chain(44..=50).collect()
+        (1..=21)
+            .chain(24..=26)
+            .chain(28..=34)
+            .chain(36..=37)
+            .chain(44..=50)
+            .chain(55..=58)
+            .collect()
     );
 }
 
@@ -639,6 +658,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let bucket = state_of_bucket();
     let raised = state_raised_and_frozen();
     let audited = crate::audit::state();
+    let keys = crate::keys::state();
     let enrolment = crate::enrolment::state();
     let samples = [
         ("state", &state),
@@ -650,6 +670,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
         ("state-joining", &joining),
         ("state-raised", &raised),
         ("state-audited", &audited),
+        ("state-keys", &keys),
         ("state-enrolment", &enrolment),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
@@ -664,6 +685,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     assert!(codec::read_state(&mut &frozen["state-bucket"][..]).unwrap() == bucket);
     assert!(codec::read_state(&mut &frozen["state-raised"][..]).unwrap() == raised);
     assert!(codec::read_state(&mut &frozen["state-audited"][..]).unwrap() == audited);
+    assert!(codec::read_state(&mut &frozen["state-keys"][..]).unwrap() == keys);
     assert!(codec::read_state(&mut &frozen["state-enrolment"][..]).unwrap() == enrolment);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());

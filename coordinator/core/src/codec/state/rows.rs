@@ -15,7 +15,7 @@ use super::super::wire::{
     array_or_none, id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes,
     put_or_none, word,
 };
-use super::super::{DecodeError, audit, bucket, enrolment};
+use super::super::{DecodeError, audit, bucket, enrolment, keys};
 use super::joining::WireJoinToken;
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
@@ -27,7 +27,8 @@ use crate::state::State;
 pub(super) struct WireRow {
     #[prost(
         oneof = "Row",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32, 40, 41, 42, 43, 44, 45"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32, 40, 41, 42, 43, 44, 45, \
+                53, 54, 55, 56"
     )]
     pub(super) row: Option<Row>,
 }
@@ -86,6 +87,14 @@ pub(super) enum Row {
     EnrolToken(enrolment::WireToken),
     #[prost(message, tag = "45")]
     Waiting(enrolment::WireWaiting),
+    #[prost(message, tag = "53")]
+    FormerKey(keys::WireFormer),
+    #[prost(message, tag = "54")]
+    Attest(keys::WireAttest),
+    #[prost(message, tag = "55")]
+    KeyOrders(keys::WireOrders),
+    #[prost(message, tag = "56")]
+    Lineage(keys::WireLineage),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -289,6 +298,9 @@ pub(super) struct WireBundle {
     /// The generation of its object; 0: it has none.
     #[prost(uint64, tag = "10")]
     object: u64,
+    /// Of wraps: the number of recovery keys before theirs.
+    #[prost(uint32, tag = "53")]
+    recovery: u32,
     #[prost(bool, tag = "64")]
     in_log: bool,
 }
@@ -305,6 +317,7 @@ pub(super) fn put_bundle(id: &BundleId, row: &BundleRow) -> Row {
         holders: row.holders.iter().map(|node| node.get()).collect(),
         points: row.points,
         object: row.object.map_or(0, LogIndex::get),
+        recovery: row.facts.recovery,
         in_log: row.in_log,
     })
 }
@@ -318,10 +331,11 @@ pub(super) fn get_bundle(wire: WireBundle) -> Result<(BundleId, BundleRow), Deco
         dek_ids: ids(at("dek_ids"), &wire.dek_ids)?,
         predecessor: id_or_none(at("predecessor"), &wire.predecessor)?,
         base: id_or_none(at("base"), &wire.base)?,
+        recovery: wire.recovery,
     };
     let row = BundleRow {
         facts: Arc::new(facts),
-        holders: wire.holders.into_iter().map(NodeId::new).collect(),
+        holders: nodes(at("holders"), &wire.holders)?,
         points: wire.points,
         object: (wire.object != 0).then(|| LogIndex::new(wire.object)),
         in_log: wire.in_log,
@@ -374,6 +388,8 @@ pub(super) struct WirePoint {
     statement: Vec<u8>,
     #[prost(uint32, tag = "20")]
     generation: u32,
+    #[prost(uint32, tag = "53")]
+    lineage: u32,
 }
 
 pub(super) fn put_point(point: &PointRow) -> Row {
@@ -398,6 +414,7 @@ pub(super) fn put_point(point: &PointRow) -> Row {
         stored_bytes_added: point.stored_bytes_added,
         statement: point.statement.map(Vec::from).unwrap_or_default(),
         generation: point.generation,
+        lineage: point.lineage,
     })
 }
 
@@ -427,6 +444,7 @@ pub(super) fn get_point(wire: WirePoint) -> Result<PointRow, DecodeError> {
         stored_bytes_added: wire.stored_bytes_added,
         statement: array_or_none(at("statement"), &wire.statement)?,
         generation: wire.generation,
+        lineage: wire.lineage,
     })
 }
 
