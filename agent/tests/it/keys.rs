@@ -38,7 +38,7 @@ async fn backup_with(
     let at = Arc::new(At(phase, AtomicBool::new(false), work));
     // With a limit even a small point is uploaded before its commit.
     let limit_bytes_per_second = if phase == Phase::Uploading { 1 << 30 } else { 0 };
-    let request = BackupRequest { limit_bytes_per_second, full: false };
+    let request = BackupRequest { limit_bytes_per_second, ..BackupRequest::default() };
     let result = story.engine.as_mut().unwrap().run(request, at.clone()).await;
     assert!(at.1.load(Ordering::SeqCst), "the backup came to {}", phase.as_str());
     result
