@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "common",
     "fleet",
     "catalog",
@@ -16,6 +16,7 @@ const FILES: [&str; 10] = [
     "join",
     "audit",
     "enrolment",
+    "acts",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

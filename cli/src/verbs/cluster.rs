@@ -36,6 +36,9 @@ pub enum Verb {
     Approve(enrol::DecideArgs),
     /// Refuse one that waits, for as long as its token lasts (role admin)
     Reject(enrol::DecideArgs),
+    /// Ask for a cluster and all its points to be deleted: another admin approves, and it waits
+    /// (role admin)
+    Delete(enrol::RevokeArgs),
     /// List the clusters
     List(ListArgs),
 }
@@ -81,6 +84,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
         Verb::Pending(arguments) => enrol::pending(&arguments, context).await,
         Verb::Approve(arguments) => enrol::decide(arguments, true, context).await,
         Verb::Reject(arguments) => enrol::decide(arguments, false, context).await,
+        Verb::Delete(arguments) => super::pending::request(&arguments.name, 0, context).await,
         Verb::List(arguments) => list(&arguments, context).await,
     }
 }

@@ -9,7 +9,7 @@
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
 //! nodes, the change of voters, the restore under way with its pieces, forced recoveries, the
 //! bundles' home, objects, scheduled snapshots, the certificate authority, join tokens, the audit log,
-//! parties, enrolment tokens, agents that wait.
+//! parties, enrolment tokens, agents that wait, how long acts wait, and those that do.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use imbl::{OrdMap, OrdSet};
 use prost::Message;
 use proto_types::{BundleId, LogTime};
 
-use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, enrolment, exact};
+use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, delayed, enrolment, exact};
 use crate::audit::AuditLog;
+use crate::delayed::ActDelay;
 use crate::rows::{Home, PointRow};
 use crate::state::State;
 use rows::{Row, WireEnd, WireRow};
@@ -104,6 +105,12 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     }
     for (cluster, waiting) in &state.waiting {
         writer.row(Row::Waiting(enrolment::put_waiting(cluster, waiting)))?;
+    }
+    if state.act_delay != ActDelay::default() {
+        writer.row(Row::ActDelay(delayed::put_delay(state.act_delay)))?;
+    }
+    for (act, row) in &state.acts {
+        writer.row(Row::DelayedAct(delayed::put_row(*act, row)))?;
     }
     let rows = writer.rows;
     writer.row(Row::End(WireEnd { rows }))
@@ -300,6 +307,16 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
         Row::Waiting(row) => {
             let (cluster, waiting) = enrolment::get_waiting(row)?;
             once(&mut state.waiting, cluster, Arc::new(waiting))?;
+        }
+        Row::ActDelay(row) => {
+            if state.act_delay != ActDelay::default() {
+                return Err(contradiction("two delays of acts"));
+            }
+            state.act_delay = delayed::get_delay(row);
+        }
+        Row::DelayedAct(row) => {
+            let (act, row) = delayed::get_row(row)?;
+            once(&mut state.acts, act, Arc::new(row))?;
         }
         // `read` stops there.
         Row::End(_) => return Err(contradiction("a row after the last")),
