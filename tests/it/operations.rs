@@ -539,7 +539,7 @@ fn operations_every_page_is_followed_by_a_test() {
         let path = tests::binary::workspace().join("tests/it").join(name);
         std::fs::read_to_string(path).expect("a test's file can be read")
     };
-    let tests = source("operations.rs") + &source("all_lost.rs") + &source("keys.rs");
+    let tests = ["operations.rs", "all_lost.rs", "keys.rs", "enroll.rs"].map(source).concat();
     let index = std::fs::read_to_string(directory.join("README.md")).expect("an index");
     let has_commands = |name: &str| {
         let page = std::fs::read_to_string(directory.join(name));
