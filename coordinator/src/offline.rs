@@ -28,6 +28,8 @@ pub struct Offline {
     about: About,
     state: State,
     bundles: FileBundleStore,
+    /// What the log still has besides, or instead: a power cut may have taken the files.
+    in_log: BTreeMap<BundleId, Vec<u8>>,
     /// What each bundle that was looked at lacks; read once, however many points need it.
     looked_at: Mutex<BTreeMap<BundleId, Option<&'static str>>>,
 }
@@ -108,7 +110,8 @@ impl Offline {
         let home = DataDir::open_any(Arc::new(ReadOnlyDisk), path)
             .map_err(|error| error_of(error.code(), &error))?;
         let (snapshot, log, mut problems) = read_parts(&home)?;
-        let Replayed { state, last, committed, has_gap, .. } = replay(snapshot.as_ref(), &log)?;
+        let Replayed { state, last, committed, has_gap, carried, .. } =
+            replay(snapshot.as_ref(), &log)?;
         if has_gap {
             if snapshot.is_none() {
                 return Err(ApiError::new(
@@ -146,7 +149,7 @@ impl Offline {
             problems,
         };
         let bundles = FileBundleStore::look(&home);
-        Ok(Self { about, state, bundles, looked_at: Mutex::default() })
+        Ok(Self { about, state, bundles, in_log: carried, looked_at: Mutex::default() })
     }
 
     /// What is known of the directory as a whole.
@@ -206,6 +209,9 @@ impl Offline {
 
     /// What is wrong with a bundle's file, in words, if anything is.
     fn problem_of(&self, bundle: &BundleId, bytes: u64) -> Result<Option<&'static str>, ApiError> {
+        if self.in_log.contains_key(bundle) {
+            return Ok(None);
+        }
         let known = || self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(problem) = known().get(bundle) {
             return Ok(*problem);
@@ -232,6 +238,10 @@ impl Offline {
     /// # Errors
     /// When it is not here, or the disk says no.
     pub fn read(&self, bundle: BundleId, offset: u64, max: usize) -> Result<Vec<u8>, ApiError> {
+        if let Some(bytes) = self.in_log.get(&bundle) {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            return Ok(bytes[from..bytes.len().min(from.saturating_add(max))].to_vec());
+        }
         self.bundles.read_range(&bundle, offset, max).map_err(|e| error_of(e.code(), &e))
     }
 }

@@ -103,7 +103,7 @@ fn look(config: &Config, home: &DataDir, held: BTreeSet<BundleId>) -> Result<Loo
     let (snapshot, _) = SnapshotStore::look(home).map_err(|e| refusal(e.code(), &e))?;
     let log = LogContents::read(home).map_err(|e| refusal(e.code(), &e))?;
     let replayed = replay(snapshot.as_ref(), &log)?;
-    let Replayed { state, last, committed, voters, mut members, has_gap } = replayed;
+    let Replayed { state, last, committed, voters, mut members, has_gap, carried: _ } = replayed;
     if has_gap {
         return Err(ApiError::new(
             Code::Damaged,

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::io::BufReader;
 
-use coordinator_core::{LogContext, State, Voters, apply, codec};
+use coordinator_core::{Command, LogContext, Outcome, State, Voters, apply, codec};
 use proto::ApiError;
-use proto_types::{Code, LogIndex, NodeId};
+use proto_types::{BundleId, Code, LogIndex, NodeId};
 use storage::raft_log::LogContents;
 use storage::raft_types::{EntryPayload, LogId, StoredMembership};
 use storage::snapshots::StoredSnapshot;
@@ -26,6 +26,8 @@ pub(crate) struct Replayed {
     pub(crate) voters: Voters,
     /// All of Raft's nodes after the last entry.
     pub(crate) members: BTreeMap<NodeId, Member>,
+    /// Bundles that entries of the log carry: their files may not have reached the disk.
+    pub(crate) carried: BTreeMap<BundleId, Vec<u8>>,
     /// Whether the log begins after the snapshot ends, so that none of it could be applied.
     pub(crate) has_gap: bool,
 }
@@ -41,6 +43,7 @@ pub(crate) fn replay(
     let mut state = State::new();
     let mut last = None;
     let mut membership = StoredMembership::default();
+    let mut carried = BTreeMap::new();
     if let Some(snapshot) = snapshot {
         let mut reader = BufReader::with_capacity(1 << 20, snapshot.reader());
         state = codec::read_state(&mut reader)
@@ -63,7 +66,12 @@ pub(crate) fn replay(
                     .map_err(|error| unreadable(&format!("log entry {index}"), &error))?;
                 let voters = voters(&membership);
                 let context = LogContext { index: LogIndex::new(index), voters: &voters };
-                let _ = apply(&mut state, &request, &context);
+                let applied = apply(&mut state, &request, &context);
+                if let (Command::CommitPoint(commit), Outcome::Committed { .. }) =
+                    (request.command, applied.outcome)
+                {
+                    carried.extend(commit.into_carried());
+                }
             }
             EntryPayload::Membership(changed) => {
                 membership = StoredMembership::new(Some(entry.log_id), changed.clone());
@@ -78,6 +86,7 @@ pub(crate) fn replay(
         committed: LogIndex::new(committed.min(end)),
         voters: voters(&membership),
         members: members(&membership),
+        carried,
         has_gap,
     })
 }

@@ -385,3 +385,7 @@ impl RaftSnapshotBuilder<C> for Builder {
         Ok(SnapshotOf::<C, SnapshotData> { meta, snapshot })
     }
 }
+
+#[cfg(test)]
+#[path = "state_machine_tests.rs"]
+mod tests;
