@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "common",
     "fleet",
     "catalog",
@@ -17,6 +17,7 @@ const FILES: [&str; 11] = [
     "audit",
     "enrolment",
     "keys",
+    "acts",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

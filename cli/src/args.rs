@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::CliError;
 use crate::verbs::{
-    agent, audit, backup, cluster, coordinator, finding, fleet, key, node, operator, restore,
-    snapshot, source, status,
+    agent, audit, backup, cluster, coordinator, finding, fleet, key, node, operator, pending,
+    restore, snapshot, source, status,
 };
 use crate::{dev, exit_codes};
 
@@ -104,6 +104,9 @@ pub enum Command {
     /// Let operators in, list them, and revoke what they have
     #[command(subcommand)]
     Operator(operator::Verb),
+    /// List, approve and cancel acts that need a second admin and wait
+    #[command(subcommand)]
+    Pending(pending::Verb),
     /// Show leader, nodes, newest recovery point of each cluster, and findings
     Status(status::StatusArgs),
     /// Make, list, inspect and export recovery points

@@ -56,6 +56,7 @@ async fn verb(cli: Cli, context: &Context) -> Result<()> {
         Command::Key(verb) => verbs::key::run(verb, context).await,
         Command::Cluster(verb) => verbs::cluster::run(verb, context).await,
         Command::Operator(verb) => verbs::operator::run(verb, context).await,
+        Command::Pending(verb) => verbs::pending::run(verb, context).await,
         Command::Status(arguments) => verbs::status::run(arguments, context).await,
         Command::Backup(verb) => verbs::backup::run(verb, context).await,
         Command::Restore(arguments) => verbs::restore::run(*arguments, context).await,

@@ -13,6 +13,7 @@ pub mod key;
 pub mod node;
 pub mod opening;
 pub mod operator;
+pub mod pending;
 pub mod restore;
 pub mod snapshot;
 pub mod source;

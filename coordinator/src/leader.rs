@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use coordinator_core::{
-    Command, ExpireLeases, ExpireSessions, InitFleet, Outcome, RecoveryPublicKey, limits,
+    Command, ExpireLeases, ExpireSessions, InitFleet, Outcome, PerformAct, RecoveryPublicKey,
+    limits,
 };
 use proto::ApiError;
 use proto_types::Code;
@@ -89,6 +90,10 @@ async fn round(
     }
     if state.time_is_frozen() {
         return Ok(());
+    }
+    for act in state.acts_due(now) {
+        let command = Command::PerformAct(PerformAct { act });
+        raft.propose_here(core_request(None, command)).await?;
     }
     let leases = state.leases_due(now);
     if !leases.is_empty() {

@@ -9,6 +9,7 @@ use proto::env::{Env, incoming};
 use proto::identity::Party;
 use proto::serving::secured;
 use proto::tls::{TlsFiles, TlsMaterial};
+use proto::v1::acts_server::ActsServer;
 use proto::v1::audit_server::AuditServer;
 use proto::v1::backup_server::BackupServer;
 use proto::v1::catalog_server::CatalogServer;
@@ -38,8 +39,9 @@ use crate::raft::{RaftNode, StateMachine};
 use crate::revocation::Revocable;
 use crate::roll_call::{self, RollCall};
 use crate::service::{
-    Admission, AuditService, BackupService, CatalogService, EnrolmentService, FleetService,
-    JOIN_BYTES_MAX, JoinService, KeysService, Parts, PeerService, RestoreService, Shared,
+    ActsService, Admission, AuditService, BackupService, CatalogService, EnrolmentService,
+    FleetService, JOIN_BYTES_MAX, JoinService, KeysService, Parts, PeerService, RestoreService,
+    Shared,
 };
 use crate::{certificates, leader, opening, scheduled, telemetry, wiped};
 
@@ -266,6 +268,10 @@ async fn router(shared: &Shared) -> Result<tonic::transport::server::Router, Api
         .add_service(certified(
             shared,
             EnrolmentServer::new(EnrolmentService(shared.clone())).max_decoding_message_size(limit),
+        ))
+        .add_service(certified(
+            shared,
+            ActsServer::new(ActsService(shared.clone())).max_decoding_message_size(limit),
         ))
         .add_service(certified(
             shared,

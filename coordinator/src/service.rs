@@ -1,6 +1,7 @@
 //! The gRPC services, one file each, and what they share: who calls, which view of the state,
 //! how a write becomes an outcome, and how an error leaves the house.
 
+mod acts;
 mod admission;
 mod audit;
 mod backup;
@@ -44,6 +45,7 @@ use crate::raft::{Published, RaftNode};
 use crate::roll_call::levels::Levels;
 use crate::telemetry;
 
+pub(crate) use acts::ActsService;
 pub(crate) use admission::Admission;
 pub(crate) use audit::AuditService;
 pub(crate) use backup::{BackupService, lease_gone};

@@ -558,3 +558,50 @@ async fn certificates_that_ended_come_back_by_the_page() {
     .await;
     assert_eq!(done.json()["sequence"], 3);
 }
+
+#[tokio::test]
+async fn sabotage_of_one_admin_waits_for_another_and_is_cancelled() {
+    let fleet = Founded::found(loopback(1)).await;
+    let token = cluster_token(&fleet, &["harbour"]).await;
+    let agent = Enrolled::in_directory(&fleet, "harbour");
+    let _ = agent.enroll(&token, &[]).await.success();
+    let bob = enroll_operator(&fleet, "bob", "admin", &[]).await;
+    let ann = enroll_operator(&fleet, "ann", "operator", &[]).await;
+    let refused = operate(&ann, &["cluster", "delete", "harbour"]).await;
+    refused.assert_refused("no admin", Code::PermissionDenied, &["role admin"]);
+    let asked = fleet.json(0, &["cluster", "delete", "harbour"]).await;
+    let act = asked["act"].as_u64().expect("a number").to_string();
+    let own = fleet.operate(0, &["pending", "approve", &act]).await;
+    own.assert_refused("the same admin", Code::PermissionDenied, &["another admin"]);
+    let approved = operate(&bob, &["pending", "approve", &act]).await.success().json();
+    assert!(approved["due"].is_string(), "{approved}");
+    let listed = operate(&ann, &["pending", "list"]).await.success().json();
+    assert_eq!(listed["delay_ms"], 72 * 3_600_000);
+    let waits = &listed["acts"][0];
+    let said = [&waits["what"], &waits["cluster"], &waits["requested_by"], &waits["approved_by"]];
+    assert_eq!(said, ["delete-cluster", "harbour", "admin", "bob"]);
+    let findings = fleet.json(0, &["finding", "list"]).await;
+    let findings = findings.as_array().expect("a list").clone();
+    assert!(findings.iter().any(|f| f["kind"] == "act-waits" && f["cluster"] == "harbour"));
+    let cancelled = fleet.json(0, &["pending", "cancel", &act]).await;
+    assert_eq!(cancelled["approved"], false);
+    let listed = fleet.json(0, &["pending", "list"]).await;
+    assert_eq!(listed["acts"].as_array().map(Vec::len), Some(0));
+    assert_eq!(fleet.json(0, &["cluster", "list"]).await[0]["name"], "harbour");
+    // A shorter wait is such an act itself; a longer one is there at once.
+    let shorter = fleet.json(0, &["pending", "delay", "1h"]).await;
+    assert!(shorter["act"].is_u64(), "{shorter}");
+    let _ = fleet.json(0, &["pending", "delay", "4d", "--floor"]).await;
+    let listed = fleet.json(0, &["pending", "list"]).await;
+    assert_eq!((&listed["delay_ms"], &listed["floor"]), (&345_600_000.into(), &true.into()));
+    let acts = fleet.json(0, &["audit", "list"]).await;
+    let acts: std::collections::BTreeSet<String> = acts
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|entry| entry["act"].as_str().map(str::to_owned))
+        .collect();
+    for act in ["request-act", "approve-act", "cancel-act", "set-act-delay"] {
+        assert!(acts.contains(act), "{act} in {acts:?}");
+    }
+}

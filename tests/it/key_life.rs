@@ -41,11 +41,13 @@ async fn findings(agent: &Agent) -> Vec<String> {
 async fn opens_with_the_kek(agent: &Agent, fleet: &Fleet, sequence: u64, expect: &str) {
     let to = fleet.scratch(&format!("{}-{sequence}-{}", agent.cluster, expect.len()));
     let (point, kek) = (format!("{}@{sequence}", agent.cluster), agent.kek());
-    agent
-        .cli
-        .run(&["restore", "--point", &point, "--to", shown(&to), "--kek", shown(&kek)])
-        .await
-        .success();
+    drop(
+        agent
+            .cli
+            .run(&["restore", "--point", &point, "--to", shown(&to), "--kek", shown(&kek)])
+            .await
+            .success(),
+    );
     assert_eq!(std::fs::read_to_string(to.join("conf")).expect("restored"), expect);
     let token = std::fs::read_to_string(to.join("secrets/token")).expect("restored");
     assert_eq!(token, "a secret of the source\n");
@@ -138,19 +140,21 @@ async fn kek_lost_cut_changed_or_rotated_every_point_still_opens_and_a_person_is
     opens_with_the_kek(&agent, &fleet, anew, "after the hand\n").await;
     let to = fleet.scratch("old-by-recovery");
     let key = fleet.recovery_files();
-    agent
-        .cli
-        .run(&[
-            "restore",
-            "--point",
-            "harbour@1",
-            "--to",
-            shown(&to),
-            "--recovery-key",
-            shown(&key),
-        ])
-        .await
-        .success();
+    drop(
+        agent
+            .cli
+            .run(&[
+                "restore",
+                "--point",
+                "harbour@1",
+                "--to",
+                shown(&to),
+                "--recovery-key",
+                shown(&key),
+            ])
+            .await
+            .success(),
+    );
     assert_eq!(std::fs::read_to_string(to.join("conf")).expect("restored"), "as it was at first\n");
     let status = agent.cli.json(&["key", "status"]).await;
     assert_eq!(status["clusters"][0]["lineage"], Value::from(1));
@@ -223,19 +227,21 @@ async fn signing_key_lost_is_found_again_or_waits_for_an_operator() {
     opens_with_the_kek(&agent, &fleet, point, "approved\n").await;
     // What the lost key signed is still the cluster's, by the recovery key.
     let (to, key) = (fleet.scratch("before"), fleet.recovery_files());
-    agent
-        .cli
-        .run(&[
-            "restore",
-            "--point",
-            "harbour@2",
-            "--to",
-            shown(&to),
-            "--recovery-key",
-            shown(&key),
-        ])
-        .await
-        .success();
+    drop(
+        agent
+            .cli
+            .run(&[
+                "restore",
+                "--point",
+                "harbour@2",
+                "--to",
+                shown(&to),
+                "--recovery-key",
+                shown(&key),
+            ])
+            .await
+            .success(),
+    );
 }
 
 fn shares_in(directory: &Path) -> Vec<String> {
@@ -296,7 +302,7 @@ async fn key_rotate_renews_living_and_lost_clusters_and_both_keys_work_until_it_
 
     // The old key opens what is not renewed.
     let to = fleet.scratch("old-opens");
-    restore_with(&gone, &old_shares, "village@2", &to).await.success();
+    drop(restore_with(&gone, &old_shares, "village@2", &to).await.success());
 
     // The living agent learns of it by itself, and renews what it made before.
     let point = agent.backup().await;
@@ -311,7 +317,7 @@ async fn key_rotate_renews_living_and_lost_clusters_and_both_keys_work_until_it_
     for sequence in [1, before, point] {
         let to = fleet.scratch(&format!("harbour-{sequence}"));
         let name = format!("harbour@{sequence}");
-        restore_with(&agent, &new_shares, &name, &to).await.success();
+        drop(restore_with(&agent, &new_shares, &name, &to).await.success());
         let refused =
             restore_with(&agent, &old_shares, &name, &fleet.scratch(&format!("no-{sequence}")))
                 .await;
@@ -341,7 +347,7 @@ async fn key_rotate_renews_living_and_lost_clusters_and_both_keys_work_until_it_
     })
     .await;
     let to = fleet.scratch("village");
-    restore_with(&gone, &new_shares, "village@2", &to).await.success();
+    drop(restore_with(&gone, &new_shares, "village@2", &to).await.success());
     assert_same(&Tree::read(&second_source), &Tree::read(&to));
 
     // A holder shows a share: the fleet knows of it, and not the share.

@@ -37,6 +37,9 @@ pub enum Verb {
     Approve(enrol::DecideArgs),
     /// Refuse one that waits, for as long as its token lasts (role admin)
     Reject(enrol::DecideArgs),
+    /// Ask for a cluster and all its points to be deleted: another admin approves, and it waits
+    /// (role admin)
+    Delete(enrol::RevokeArgs),
     /// List the clusters
     List(ListArgs),
     /// Have a cluster's agent take a new KEK with its next backup; no data moves (role admin)
@@ -88,6 +91,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<()> {
         Verb::Pending(arguments) => enrol::pending(&arguments, context).await,
         Verb::Approve(arguments) => enrol::decide(arguments, true, context).await,
         Verb::Reject(arguments) => enrol::decide(arguments, false, context).await,
+        Verb::Delete(arguments) => super::pending::request(&arguments.name, 0, context).await,
         Verb::List(arguments) => list(&arguments, context).await,
         Verb::RotateKek(arguments) => keys::rotate(&arguments, true, context).await,
         Verb::RotateDek(arguments) => keys::rotate(&arguments, false, context).await,

@@ -8,8 +8,9 @@ use crate::outcome::{Applied, Event, Outcome};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    audit, authority, bucket, clusters, commit, enrolment, findings, fleet, holders, joining, keys,
-    leases, levels, members, moves, recover, restore, sessions, snapshots, time, uploads,
+    audit, authority, bucket, clusters, commit, delayed, enrolment, findings, fleet, holders,
+    joining, keys, leases, levels, members, moves, recover, restore, sessions, snapshots, time,
+    uploads,
 };
 
 /// What a handler knows besides state and command.
@@ -103,5 +104,13 @@ fn execute(
             enrolment::revoke(state, context, request.sender.as_ref(), command)
         }
         Command::DecideEnrolment(command) => enrolment::decide(state, context, *command),
+        Command::RequestAct(command) => {
+            delayed::request(state, context, request.sender.as_ref(), command)
+        }
+        Command::DecideAct(command) => {
+            delayed::decide(state, context, request.sender.as_ref(), *command)
+        }
+        Command::PerformAct(command) => delayed::perform(state, context, *command),
+        Command::SetActDelay(command) => delayed::set_delay(state, *command),
     }
 }

@@ -5,6 +5,7 @@
 
 mod audit;
 mod bucket;
+mod delayed;
 mod enrolment;
 mod keys;
 mod outcome;

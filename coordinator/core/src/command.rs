@@ -11,6 +11,7 @@ use proto_types::{
 };
 
 use crate::audit::{Sender, Subject};
+use crate::delayed::{DecideAct, PerformAct, RequestAct, SetActDelay};
 use crate::dropped::{BundlePrefix, Dropped};
 use crate::enrolment::{
     CreateEnrolToken, DecideEnrolment, RecordCertificate, RedeemEnrolToken, RevokeParty,
@@ -141,6 +142,14 @@ pub enum Command {
     RevokeParty(RevokeParty),
     /// Approves or rejects an agent that waits.
     DecideEnrolment(DecideEnrolment),
+    /// Asks for an act that needs a second admin and waits.
+    RequestAct(RequestAct),
+    /// Approves such an act, or cancels it.
+    DecideAct(DecideAct),
+    /// Does it, when it is due. Proposed by the leader.
+    PerformAct(PerformAct),
+    /// Makes such acts wait longer.
+    SetActDelay(SetActDelay),
 }
 
 impl Command {
@@ -191,6 +200,10 @@ impl Command {
             Self::RecordCertificate(_) => "record_certificate",
             Self::RevokeParty(_) => "revoke_party",
             Self::DecideEnrolment(_) => "decide_enrolment",
+            Self::RequestAct(_) => "request_act",
+            Self::DecideAct(_) => "decide_act",
+            Self::PerformAct(_) => "perform_act",
+            Self::SetActDelay(_) => "set_act_delay",
         }
     }
 
@@ -250,7 +263,11 @@ impl Command {
             | Self::RedeemEnrolToken(_)
             | Self::RecordCertificate(_)
             | Self::RevokeParty(_)
-            | Self::DecideEnrolment(_) => Level::new(2),
+            | Self::DecideEnrolment(_)
+            | Self::RequestAct(_)
+            | Self::DecideAct(_)
+            | Self::PerformAct(_)
+            | Self::SetActDelay(_) => Level::new(2),
         }
     }
 }

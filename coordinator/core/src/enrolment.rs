@@ -11,7 +11,7 @@ use proto_types::{ClusterId, LogTime, NodeId, SigningPublicKey};
 use crate::audit::OperatorRole;
 use crate::state::State;
 
-pub(crate) use rules::{adopt, create, decide, redeem, renew, revoke};
+pub(crate) use rules::{adopt, create, decide, forget, redeem, renew, revoke};
 
 /// A party, as certificates name it; operators of one name are one party, whatever their role.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,6 +14,7 @@ mod clusters;
 pub mod codec;
 mod command;
 mod commit;
+mod delayed;
 mod dropped;
 mod enrolment;
 mod findings;
@@ -30,6 +31,7 @@ mod outcome;
 mod query;
 mod recover;
 mod refusal;
+mod removal;
 mod restore;
 mod rows;
 mod sessions;
@@ -52,6 +54,9 @@ pub use command::{
     RecordHolders, RecordObjects, RecordSnapshot, RecoverByForce, RedeemJoinToken, RegisterCluster,
     RemoveNode, RenewLease, Request, RestorePiece, SealSnapshot, SetAuthority, SetBundleHome,
     UploadEnd,
+};
+pub use delayed::{
+    ActDelay, DecideAct, DelayedAct, DelayedRow, PerformAct, RequestAct, SetActDelay,
 };
 pub use dropped::{BundlePrefix, Dropped};
 pub use enrolment::{

@@ -113,3 +113,12 @@ pub const ENROL_COUNT_MAX: u32 = 10_000;
 pub const ENROLMENTS_WAITING_MAX: usize = 4096;
 /// How long an approved agent may come for its certificate, where its token ends sooner: a week.
 pub const ENROL_APPROVED_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
+/// How long an act that needs a second admin waits where nobody says otherwise: three days.
+pub const ACT_DELAY_MS: u64 = 72 * 60 * 60 * 1000;
+/// The shortest wait in a fleet that asked for a floor: a day.
+pub const ACT_DELAY_FLOOR_MS: u64 = 24 * 60 * 60 * 1000;
+/// The longest wait: a quarter.
+pub const ACT_DELAY_MS_MAX: u64 = 92 * 24 * 60 * 60 * 1000;
+/// Acts that wait at one time.
+pub const ACTS_WAITING_MAX: usize = 64;

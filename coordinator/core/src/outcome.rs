@@ -278,6 +278,25 @@ pub enum Outcome {
         /// Whether it was approved.
         approved: bool,
     },
+    /// The act waits.
+    ActRequested {
+        /// Where in the log it was requested: its number.
+        act: LogIndex,
+    },
+    /// The act was approved or cancelled.
+    ActDecided {
+        /// Whether it was approved.
+        approved: bool,
+        /// When it is done.
+        due: LogTime,
+    },
+    /// The act is done.
+    ActPerformed,
+    /// Acts wait as long as this.
+    ActDelaySet {
+        /// Milliseconds.
+        delay_ms: u64,
+    },
 }
 
 impl Outcome {

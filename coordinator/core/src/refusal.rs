@@ -5,7 +5,8 @@ use std::fmt;
 
 use crate::dropped::BundlePrefix;
 use proto_types::{
-    BundleId, ClusterId, Code, DekId, Epoch, FleetId, LeaseId, Level, NodeId, Sequence, SessionId,
+    BundleId, ClusterId, Code, DekId, Epoch, FleetId, LeaseId, Level, LogIndex, NodeId, Sequence,
+    SessionId,
 };
 
 /// Why a command was refused.
@@ -433,6 +434,27 @@ pub enum Refusal {
         /// The id.
         cluster: ClusterId,
     },
+    /// No act of this number waits.
+    #[error("no act {act} waits: `strongroom pending list` shows those that do")]
+    ActUnknown {
+        /// Its number.
+        act: LogIndex,
+    },
+    /// One admin alone cannot do this.
+    #[error("this takes an admin, and another one to approve it: have another admin do that")]
+    SecondAdminNeeded,
+    /// The act has to wait longer.
+    #[error("act {act} is not due: it needs another admin's approval, and then waits")]
+    ActNotDue {
+        /// Its number.
+        act: LogIndex,
+    },
+    /// Something that would go is in use.
+    #[error("act {act} waits, somebody reads what it would delete: it is tried again by itself")]
+    ActBlocked {
+        /// Its number.
+        act: LogIndex,
+    },
 }
 
 impl Refusal {
@@ -500,9 +522,14 @@ impl Refusal {
             Self::EnrolTokenRefused => Code::PermissionDenied,
             Self::SigningKeyDiffers { .. } => Code::WrongKey,
             Self::CertificateVoid => Code::Unauthenticated,
-            Self::OwnCertificate => Code::Conflict,
+            Self::OwnCertificate | Self::ActNotDue { .. } | Self::ActBlocked { .. } => {
+                Code::Conflict
+            }
+            Self::SecondAdminNeeded => Code::PermissionDenied,
             Self::AlreadyEnrolled { .. } => Code::AlreadyExists,
-            Self::NotEnrolled { .. } | Self::NobodyWaits { .. } => Code::NothingMatches,
+            Self::NotEnrolled { .. } | Self::NobodyWaits { .. } | Self::ActUnknown { .. } => {
+                Code::NothingMatches
+            }
         }
     }
 }
@@ -611,6 +638,8 @@ words! {
         OperatorName = 50, "operator's name", "use 1 to 63 lower-case letters, digits and hyphens", InvalidArgument;
         /// Agents that a token may enrol.
         EnrolCount = 51, "number of agents the token is for", "use 1 to 10000, and 1 where it names one party", InvalidArgument;
+        /// How long acts wait that need a second admin.
+        ActDelay = 52, "wait of such acts", "use what it is to 92 days, or ask for a shorter one, of a day at least where the fleet asked for that", InvalidArgument;
     }
     second rule: /** What a valid one looks like. */
 }
@@ -658,6 +687,8 @@ words! {
         EnrolTokens = 49, "the number of enrolment tokens", "wait until some are over", LimitReached;
         /// Agents that wait for approval.
         Waiting = 50, "the number of agents that wait for approval", "approve or reject some first", LimitReached;
+        /// Acts that wait.
+        ActsWaiting = 51, "the number of acts that wait", "cancel some first", LimitReached;
     }
     second remedy: /** What to do about it. */
 }

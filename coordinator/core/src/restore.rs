@@ -20,7 +20,7 @@ use crate::rows::{
     Severity,
 };
 use crate::state::State;
-use crate::{codec, enrolment, fleet, limits};
+use crate::{codec, delayed, enrolment, fleet, limits};
 
 /// Points of a new generation are numbered from the next multiple of this and one: no cluster makes
 /// as many between two snapshots, and a number tells at a glance that a restore lies before it.
@@ -263,9 +263,13 @@ fn adopt(
     state.last_good_snapshot = snapshot.last_good_snapshot;
     state.reads = OrdMap::new();
     enrolment::adopt(state, &snapshot.parties);
+    // What waited then is asked for again, if it is still wanted; findings of it go with it.
+    state.act_delay = snapshot.act_delay;
     state.sessions = state.sessions.clone().union(snapshot.sessions);
-    let findings =
-        snapshot.findings.into_iter().filter(|(key, _)| !matches!(key.scope, Scope::Node(_)));
+    let findings = snapshot
+        .findings
+        .into_iter()
+        .filter(|(key, _)| !matches!(key.scope, Scope::Node(_)) && key.kind != delayed::FINDING);
     for (key, finding) in findings {
         if !state.findings.contains_key(&key) {
             state.findings.insert(key, finding);

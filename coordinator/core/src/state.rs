@@ -9,6 +9,7 @@ use proto_types::{
 use std::sync::Arc;
 
 use crate::audit::AuditLog;
+use crate::delayed::{ActDelay, DelayedRow};
 use crate::enrolment::{EnrolToken, PartyId, PartyRow, PendingEnrolment};
 use crate::keys::KeyBook;
 use crate::rows::{
@@ -56,6 +57,9 @@ pub struct State {
     pub(crate) parties: OrdMap<PartyId, Arc<PartyRow>>,
     /// By the SHA-256 of the token's secret.
     pub(crate) enrol_tokens: OrdMap<[u8; 32], Arc<EnrolToken>>,
+    /// Acts that wait, by where in the log they were requested.
+    pub(crate) acts: OrdMap<LogIndex, Arc<DelayedRow>>,
+    pub(crate) act_delay: ActDelay,
     /// Agents that wait for approval, and those that were rejected.
     pub(crate) waiting: OrdMap<ClusterId, Arc<PendingEnrolment>>,
 }

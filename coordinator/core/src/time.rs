@@ -8,11 +8,11 @@ use proto_types::Level;
 
 use crate::apply::Context;
 use crate::command::{FreezeTime, RaiseFinding};
-use crate::fleet;
 use crate::outcome::{Event, Outcome};
 use crate::refusal::Refusal;
 use crate::rows::{FindingKey, Freeze, Jump, ReadLease, Scope, Session, Severity, UploadLease};
 use crate::state::State;
+use crate::{delayed, fleet};
 
 /// The kind of the finding that stands while time is frozen.
 pub const CLOCK_JUMPED: &str = "clock-jumped";
@@ -53,6 +53,7 @@ pub(crate) fn confirm(state: &mut State, context: &mut Context<'_>) -> Outcome {
         let sessions =
             sessions.map(|(id, session)| (*id, Session { last_used: now, ..session.clone() }));
         state.sessions = sessions.collect();
+        delayed::wait_anew(state, now);
         let key = Freeze::key();
         if state.findings.remove(&key).is_some() {
             context.events.push(Event::FindingCleared { key });

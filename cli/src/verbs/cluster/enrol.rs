@@ -50,7 +50,7 @@ pub struct EnrollArgs {
     pub recovery_key: Option<PathBuf>,
 }
 
-/// Arguments of `cluster revoke`.
+/// Arguments of `cluster revoke` and `cluster delete`.
 #[derive(Debug, Args)]
 pub struct RevokeArgs {
     /// Its name

@@ -5,6 +5,7 @@ use proto_types::ClusterId;
 
 use super::Subject;
 use crate::command::{Command, SetBundleHome};
+use crate::delayed::DelayedAct;
 use crate::enrolment::{EnrolGrant, PartyId};
 use crate::keys::KeysCommand;
 use crate::outcome::Outcome;
@@ -99,6 +100,11 @@ impl Command {
             Self::RevokeParty(_) => ("revoke", Always),
             Self::DecideEnrolment(command) if command.approve => ("approve-enrolment", Always),
             Self::DecideEnrolment(_) => ("reject-enrolment", Always),
+            Self::RequestAct(_) => ("request-act", Always),
+            Self::DecideAct(command) if command.approve => ("approve-act", Always),
+            Self::DecideAct(_) => ("cancel-act", Always),
+            Self::PerformAct(_) => ("perform-act", Always),
+            Self::SetActDelay(_) => ("set-act-delay", Always),
         };
         Some(Act { word, when })
     }
@@ -204,6 +210,17 @@ pub(super) fn subject(state: &State, command: &Command, outcome: &Outcome) -> Su
         Command::RecordCertificate(command) => party(&command.party),
         Command::RevokeParty(command) => party(&command.party),
         Command::DecideEnrolment(command) => Subject::cluster(command.cluster),
+        Command::RequestAct(command) => match &command.what {
+            DelayedAct::DeleteCluster { cluster } => {
+                Subject::cluster(*cluster).with_text("delete the cluster")
+            }
+            DelayedAct::ShortenDelay { delay_ms } => {
+                Subject::text(&format!("wait {delay_ms} ms and no longer"))
+            }
+        },
+        Command::DecideAct(command) => Subject::text(&format!("act {}", command.act)),
+        Command::PerformAct(command) => Subject::text(&format!("act {}", command.act)),
+        Command::SetActDelay(command) => Subject::text(&format!("wait {} ms", command.delay_ms)),
         Command::RecordHolders(_)
         | Command::RecordObjects(_)
         | Command::AnnounceObject(_)

@@ -167,6 +167,12 @@ pub(super) fn to_wire(outcome: &Outcome) -> WireOutcome {
         Outcome::EnrolmentDecided { approved } => {
             WireOutcome { kind: 50, flag: *approved, ..empty }
         }
+        Outcome::ActRequested { act } => WireOutcome { kind: 51, index: act.get(), ..empty },
+        Outcome::ActDecided { approved, due } => {
+            WireOutcome { kind: 52, flag: *approved, time_ms: due.as_millis(), ..empty }
+        }
+        Outcome::ActPerformed => WireOutcome { kind: 53, ..empty },
+        Outcome::ActDelaySet { delay_ms } => WireOutcome { kind: 54, number: *delay_ms, ..empty },
     }
 }
 
@@ -249,6 +255,10 @@ pub(super) fn from_wire(wire: WireOutcome) -> Result<Outcome, DecodeError> {
         48 => Outcome::CertificateRecorded { generation: generation()? },
         49 => Outcome::PartyRevoked { was_known: wire.flag },
         50 => Outcome::EnrolmentDecided { approved: wire.flag },
+        51 => Outcome::ActRequested { act: index },
+        52 => Outcome::ActDecided { approved: wire.flag, due: time },
+        53 => Outcome::ActPerformed,
+        54 => Outcome::ActDelaySet { delay_ms: wire.number },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     };
     // Fields that mean nothing for this kind must not be there.

@@ -1,7 +1,7 @@
 //! Refusals, within outcomes. Flat like them: `kind` says which fields mean something.
 
 use prost::Message;
-use proto_types::{Epoch, NodeId, Sequence};
+use proto_types::{Epoch, LogIndex, NodeId, Sequence};
 
 use super::DecodeError;
 use super::wire::{At, WireId, id, level, present};
@@ -160,6 +160,10 @@ pub(super) fn to_wire(refusal: &Refusal) -> WireRefusal {
         Refusal::AlreadyEnrolled { name } => WireRefusal { kind: 74, text: name.clone(), ..empty },
         Refusal::NotEnrolled { name } => WireRefusal { kind: 75, text: name.clone(), ..empty },
         Refusal::NobodyWaits { cluster } => WireRefusal { kind: 76, id: cluster.put(), ..empty },
+        Refusal::ActUnknown { act } => WireRefusal { kind: 77, have: act.get(), ..empty },
+        Refusal::SecondAdminNeeded => WireRefusal { kind: 78, ..empty },
+        Refusal::ActNotDue { act } => WireRefusal { kind: 79, have: act.get(), ..empty },
+        Refusal::ActBlocked { act } => WireRefusal { kind: 80, have: act.get(), ..empty },
     }
 }
 
@@ -267,6 +271,10 @@ pub(super) fn from_wire(wire: WireRefusal) -> Result<Refusal, DecodeError> {
         74 => Refusal::AlreadyEnrolled { name: text() },
         75 => Refusal::NotEnrolled { name: text() },
         76 => Refusal::NobodyWaits { cluster: cluster()? },
+        77 => Refusal::ActUnknown { act: LogIndex::new(wire.have) },
+        78 => Refusal::SecondAdminNeeded,
+        79 => Refusal::ActNotDue { act: LogIndex::new(wire.have) },
+        80 => Refusal::ActBlocked { act: LogIndex::new(wire.have) },
         _ => return Err(DecodeError::Unknown { what: WHAT }),
     })
 }

@@ -9,7 +9,7 @@ use super::wire::{
     At, WireAuthority, WireFindingKey, WireId, WireJump, WireProof, WireRecovery, WireWord, array,
     id, id_or_none, ids, level, nodes, present, put_ids, put_nodes, put_or_none, word,
 };
-use super::{DecodeError, audit, bucket, enrolment, keys};
+use super::{DecodeError, audit, bucket, delayed, enrolment, keys};
 use crate::command::{
     AbandonRestore, AcquireEpoch, AddNode, AddedBundle, BeginChange, BeginRestore, ChangedContent,
     ClearFinding, Command, CommitPoint, ConfirmTime, Content, CreateJoinToken, EndReadLease,
@@ -18,6 +18,7 @@ use crate::command::{
     RecoverByForce, RedeemJoinToken, RegisterCluster, RemoveNode, RenewLease, Request,
     RestorePiece, SealSnapshot, SetAuthority,
 };
+use crate::delayed::PerformAct;
 use crate::dropped::Dropped;
 use crate::enrolment::RevokeParty;
 
@@ -38,8 +39,7 @@ pub(super) struct WireRequest {
     #[prost(
         oneof = "WireCommand",
         tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, \
-                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53, 60, 63, 64, 65, 66, 67, \
-                75"
+                34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 52, 53, 60, 63, 64, 65, 66, 67, 68, 69, 70, 71, 75"
     )]
     command: Option<WireCommand>,
 }
@@ -141,6 +141,15 @@ enum WireCommand {
     RevokeParty(enrolment::WireParty),
     #[prost(message, tag = "67")]
     DecideEnrolment(enrolment::WireDecide),
+    #[prost(message, tag = "68")]
+    RequestAct(delayed::WireAct),
+    #[prost(message, tag = "69")]
+    DecideAct(delayed::WireDecideAct),
+    /// The act.
+    #[prost(uint64, tag = "70")]
+    PerformAct(u64),
+    #[prost(message, tag = "71")]
+    SetActDelay(delayed::WireDelay),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -542,6 +551,10 @@ fn put_command(command: &Command) -> WireCommand {
         Command::RecordCertificate(c) => WireCommand::RecordCertificate(enrolment::put_record(c)),
         Command::RevokeParty(c) => WireCommand::RevokeParty(enrolment::WireParty::put(&c.party)),
         Command::DecideEnrolment(c) => WireCommand::DecideEnrolment(enrolment::put_decide(c)),
+        Command::RequestAct(c) => WireCommand::RequestAct(delayed::put_request(c)),
+        Command::DecideAct(c) => WireCommand::DecideAct(delayed::put_decide(*c)),
+        Command::PerformAct(c) => WireCommand::PerformAct(c.act.get()),
+        Command::SetActDelay(c) => WireCommand::SetActDelay(delayed::put_set(*c)),
     }
 }
 
@@ -753,6 +766,10 @@ fn get_command(wire: WireCommand) -> Result<Command, DecodeError> {
             Command::RevokeParty(RevokeParty { party: enrolment::WireParty::get(Some(c))? })
         }
         WireCommand::DecideEnrolment(c) => Command::DecideEnrolment(enrolment::get_decide(&c)?),
+        WireCommand::RequestAct(c) => Command::RequestAct(delayed::get_request(c)?),
+        WireCommand::DecideAct(c) => Command::DecideAct(delayed::get_decide(c)),
+        WireCommand::PerformAct(act) => Command::PerformAct(PerformAct { act: LogIndex::new(act) }),
+        WireCommand::SetActDelay(c) => Command::SetActDelay(delayed::get_set(c)),
     })
 }
 

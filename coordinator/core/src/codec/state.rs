@@ -9,8 +9,8 @@
 //! what it refers to: meta, clusters, bundles, points (parents first), leases, sessions, findings,
 //! nodes, the change of voters, the restore under way with its pieces, forced recoveries, the
 //! bundles' home, objects, scheduled snapshots, the certificate authority, join tokens, the audit log,
-//! parties, enrolment tokens, agents that wait, former recovery keys, attested shares, orders for keys,
-//! lineages.
+//! parties, enrolment tokens, agents that wait, how long acts wait, and those that do, former recovery
+//! keys, attested shares, orders for keys, lineages.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -19,8 +19,11 @@ use imbl::{OrdMap, OrdSet};
 use prost::Message;
 use proto_types::{BundleId, LogTime};
 
-use super::{DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, enrolment, exact, keys};
+use super::{
+    DecodeError, STATE_MAGIC, STATE_VERSION, audit, bucket, delayed, enrolment, exact, keys,
+};
 use crate::audit::AuditLog;
+use crate::delayed::ActDelay;
 use crate::rows::{Home, PointRow};
 use crate::state::State;
 use rows::{Row, WireEnd, WireRow};
@@ -105,6 +108,12 @@ pub(super) fn write(state: &State, out: &mut dyn Write) -> std::io::Result<()> {
     }
     for (cluster, waiting) in &state.waiting {
         writer.row(Row::Waiting(enrolment::put_waiting(cluster, waiting)))?;
+    }
+    if state.act_delay != ActDelay::default() {
+        writer.row(Row::ActDelay(delayed::put_delay(state.act_delay)))?;
+    }
+    for (act, row) in &state.acts {
+        writer.row(Row::DelayedAct(delayed::put_row(*act, row)))?;
     }
     for former in &state.keys.former {
         writer.row(Row::FormerKey(keys::put_former(former)))?;
@@ -313,6 +322,16 @@ fn add(state: &mut State, row: Row, is_first: bool) -> Result<(), DecodeError> {
         Row::Waiting(row) => {
             let (cluster, waiting) = enrolment::get_waiting(row)?;
             once(&mut state.waiting, cluster, Arc::new(waiting))?;
+        }
+        Row::ActDelay(row) => {
+            if state.act_delay != ActDelay::default() {
+                return Err(contradiction("two delays of acts"));
+            }
+            state.act_delay = delayed::get_delay(row);
+        }
+        Row::DelayedAct(row) => {
+            let (act, row) = delayed::get_row(row)?;
+            once(&mut state.acts, act, Arc::new(row))?;
         }
         Row::FormerKey(row) => {
             if state.keys.former.last().is_some_and(|before| !before.finished) {

@@ -397,7 +397,12 @@ pub(crate) fn revoke(
         let row = PartyRow { least, since: context.now, ends: LogTime::ZERO, ..before };
         state.parties.insert(party.clone(), Arc::new(row));
     }
-    // What it might still enrol with goes too.
+    withdraw(state, party);
+    Ok(Outcome::PartyRevoked { was_known })
+}
+
+/// What the party might still enrol with goes.
+fn withdraw(state: &mut State, party: &PartyId) {
     let gone: Vec<_> = state
         .enrol_tokens
         .iter()
@@ -407,7 +412,6 @@ pub(crate) fn revoke(
     for hash in gone {
         state.enrol_tokens.remove(&hash);
     }
-    Ok(Outcome::PartyRevoked { was_known })
 }
 
 fn is_for(grant: &EnrolGrant, party: &PartyId) -> bool {
@@ -437,4 +441,13 @@ pub(crate) fn adopt(state: &mut State, theirs: &OrdMap<PartyId, Arc<PartyRow>>) 
         row.enrolled = None;
         state.parties.insert(party.clone(), Arc::new(row));
     }
+}
+
+/// The party is gone: what it has is void, and stays so.
+pub(crate) fn forget(state: &mut State, party: &PartyId) {
+    let before = state.party(party).cloned().unwrap_or_default();
+    let least = before.issued.max(before.least).saturating_add(1);
+    let row = PartyRow { least, ends: LogTime::ZERO, enrolled: None, ..before };
+    state.parties.insert(party.clone(), Arc::new(row));
+    withdraw(state, party);
 }

@@ -327,6 +327,11 @@ fn audit_table_of_acts_is_total_and_frozen() {
         ("revoke", "revoke_party", "always"),
         ("approve-enrolment", "decide_enrolment", "always"),
         ("reject-enrolment", "decide_enrolment", "always"),
+        ("request-act", "request_act", "always"),
+        ("approve-act", "decide_act", "always"),
+        ("cancel-act", "decide_act", "always"),
+        ("perform-act", "perform_act", "always"),
+        ("set-act-delay", "set_act_delay", "always"),
     ];
     let expected: BTreeMap<&str, (&str, &str)> =
         expected.into_iter().map(|(word, name, when)| (word, (name, when))).collect();

@@ -224,6 +224,7 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         .chain(joining.into_iter().zip(3601..))
         .chain(crate::keys::commands().into_iter().zip(7501..));
     let numbered = numbered.chain(crate::enrolment::commands().into_iter().zip(6301..));
+    let numbered = numbered.chain(crate::delayed::commands().into_iter().zip(6801..));
     numbered
         .map(|((name, command), number)| {
             let session = (number % 2 == 1).then(|| (session(5), number));
@@ -337,6 +338,10 @@ pub(crate) fn outcomes() -> Vec<(String, Outcome)> {
         ("certificate_recorded".to_owned(), Outcome::CertificateRecorded { generation: 2 }),
         ("party_revoked".to_owned(), Outcome::PartyRevoked { was_known: true }),
         ("enrolment_decided".to_owned(), Outcome::EnrolmentDecided { approved: true }),
+        ("act_requested".to_owned(), Outcome::ActRequested { act: LogIndex::new(7) }),
+        ("act_decided".to_owned(), Outcome::ActDecided { approved: true, due: time }),
+        ("act_performed".to_owned(), Outcome::ActPerformed),
+        ("act_delay_set".to_owned(), Outcome::ActDelaySet { delay_ms: 9 }),
     ];
     let refused = |(name, refusal)| (format!("refused-{name}"), Outcome::Refused(refusal));
     outcomes.extend(refusals().into_iter().map(refused));
@@ -406,6 +411,10 @@ pub(crate) fn refusals() -> Vec<(String, Refusal)> {
         ("already_enrolled", Refusal::AlreadyEnrolled { name: "ann".to_owned() }),
         ("not_enrolled", Refusal::NotEnrolled { name: "ann".to_owned() }),
         ("nobody_waits", Refusal::NobodyWaits { cluster }),
+        ("act_unknown", Refusal::ActUnknown { act: LogIndex::new(7) }),
+        ("second_admin_needed", Refusal::SecondAdminNeeded),
+        ("act_not_due", Refusal::ActNotDue { act: LogIndex::new(7) }),
+        ("act_blocked", Refusal::ActBlocked { act: LogIndex::new(7) }),
     ]
     .into_iter()
     .map(|(name, refusal)| (name.to_owned(), refusal))
@@ -573,7 +582,7 @@ fn frozen_requests_of_version_1_are_read_and_written() {
         assert_eq!(&codec::decode_request(&frozen[name]).unwrap(), request, "{name}");
     }
     // Every command is among them: a new one does not compile here until it is counted.
-    let mut seen = [false; 43];
+    let mut seen = [false; 47];
     for (_, request) in &samples {
         seen[match &request.command {
             Command::InitFleet(_) => 0,
@@ -613,15 +622,19 @@ fn frozen_requests_of_version_1_are_read_and_written() {
             Command::FreezeTime(_) => 34,
             Command::ConfirmTime(_) => 35,
             Command::RecordAct(_) => 36,
-            Command::Keys(_) => 42,
+            Command::Keys(_) => 46,
             Command::CreateEnrolToken(_) => 37,
             Command::RedeemEnrolToken(_) => 38,
             Command::RecordCertificate(_) => 39,
             Command::RevokeParty(_) => 40,
             Command::DecideEnrolment(_) => 41,
+            Command::RequestAct(_) => 42,
+            Command::DecideAct(_) => 43,
+            Command::PerformAct(_) => 44,
+            Command::SetActDelay(_) => 45,
         }] = true;
     }
-    assert_eq!(seen, [true; 43]);
+    assert_eq!(seen, [true; 47]);
 }
 
 #[test]
@@ -642,7 +655,7 @@ fn frozen_outcomes_of_version_1_are_read_and_written() {
             .chain(24..=26)
             .chain(28..=34)
             .chain(36..=37)
-            .chain(44..=50)
+            .chain(44..=54)
             .chain(55..=58)
             .collect()
     );
@@ -660,6 +673,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let audited = crate::audit::state();
     let keys = crate::keys::state();
     let enrolment = crate::enrolment::state();
+    let acts = crate::delayed::state();
     let samples = [
         ("state", &state),
         ("state-members", &members),
@@ -672,6 +686,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
         ("state-audited", &audited),
         ("state-keys", &keys),
         ("state-enrolment", &enrolment),
+        ("state-acts", &acts),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
@@ -687,6 +702,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     assert!(codec::read_state(&mut &frozen["state-audited"][..]).unwrap() == audited);
     assert!(codec::read_state(&mut &frozen["state-keys"][..]).unwrap() == keys);
     assert!(codec::read_state(&mut &frozen["state-enrolment"][..]).unwrap() == enrolment);
+    assert!(codec::read_state(&mut &frozen["state-acts"][..]).unwrap() == acts);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
 }

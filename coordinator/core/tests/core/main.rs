@@ -8,6 +8,7 @@ mod clusters;
 mod codec;
 mod commit;
 mod commit_headers;
+mod delayed;
 mod enrolment;
 mod findings;
 mod fixtures;

@@ -15,7 +15,7 @@ use super::super::wire::{
     array_or_none, id, id_or_none, ids, kind, level, nodes, present, put_ids, put_nodes,
     put_or_none, word,
 };
-use super::super::{DecodeError, audit, bucket, enrolment, keys};
+use super::super::{DecodeError, audit, bucket, delayed, enrolment, keys};
 use super::joining::WireJoinToken;
 use crate::rows::{
     BundleFacts, BundleRow, Change, Cluster, Finding, FindingKey, Fleet, Freeze, Head, NodeRow,
@@ -27,8 +27,7 @@ use crate::state::State;
 pub(super) struct WireRow {
     #[prost(
         oneof = "Row",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32, 40, 41, 42, 43, 44, 45, \
-                53, 54, 55, 56"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 21, 23, 24, 26, 27, 28, 32, 40, 41, 42, 43, 44, 45, 46, 47, 53, 54, 55, 56"
     )]
     pub(super) row: Option<Row>,
 }
@@ -87,6 +86,10 @@ pub(super) enum Row {
     EnrolToken(enrolment::WireToken),
     #[prost(message, tag = "45")]
     Waiting(enrolment::WireWaiting),
+    #[prost(message, tag = "46")]
+    DelayedAct(delayed::WireActRow),
+    #[prost(message, tag = "47")]
+    ActDelay(delayed::WireDelay),
     #[prost(message, tag = "53")]
     FormerKey(keys::WireFormer),
     #[prost(message, tag = "54")]
