@@ -195,7 +195,7 @@ async fn agent_again(token: &EnrolToken, config: &Path, env: &Env) -> Result<Enr
 /// Enrols an operator into `directory`.
 ///
 /// # Errors
-/// As [`agent`].
+/// As [`agent()`].
 pub async fn operator(token: &EnrolToken, directory: &Path, env: &Env) -> Result<EnrolledOperator> {
     Staging::recover(directory, operator::FILE)?;
     let new = NewAgent::default();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coordinator_core::{
     AddedBundle, BeginChange, BundleHome, Command, CommitPoint, Content, Field, Limit, OfChange,
-    Outcome, RecordHolders, Refusal, SetBundleHome,
+    Outcome, RecordHolders, Refusal, SetBundleHome, State,
 };
 use ed25519_dalek::Signer;
 use proto_types::{
@@ -58,6 +58,18 @@ fn first() -> (World, CommitPoint) {
     let lease = crate::scenario::lease(90);
     let commit = carrying(Draft::first(&world, 1, lease));
     (world, commit)
+}
+
+/// For the frozen lines.
+pub(crate) fn sample() -> Command {
+    command(&first().1)
+}
+
+/// One whose bundles the log alone vouches for.
+pub(crate) fn state() -> State {
+    let (mut world, commit) = first();
+    world.ok(command(&commit));
+    world.state
 }
 
 fn ids(commit: &CommitPoint) -> Vec<BundleId> {

@@ -225,6 +225,8 @@ pub(crate) fn requests() -> Vec<(String, Request)> {
         .chain(crate::keys::commands().into_iter().zip(7501..));
     let numbered = numbered.chain(crate::enrolment::commands().into_iter().zip(6301..));
     let numbered = numbered.chain(crate::delayed::commands().into_iter().zip(6801..));
+    let carried = ("commit_point-carried", crate::carried::sample());
+    let numbered = numbered.chain([(carried, 8801)]);
     numbered
         .map(|((name, command), number)| {
             let session = (number % 2 == 1).then(|| (session(5), number));
@@ -674,6 +676,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     let keys = crate::keys::state();
     let enrolment = crate::enrolment::state();
     let acts = crate::delayed::state();
+    let carried = crate::carried::state();
     let samples = [
         ("state", &state),
         ("state-members", &members),
@@ -687,6 +690,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
         ("state-keys", &keys),
         ("state-enrolment", &enrolment),
         ("state-acts", &acts),
+        ("state-carried", &carried),
     ];
     let samples = samples.map(|(name, state)| (name.to_owned(), state_bytes(state)));
     check_frozen("state.hex", &samples);
@@ -703,6 +707,7 @@ fn frozen_state_of_version_1_is_read_and_written() {
     assert!(codec::read_state(&mut &frozen["state-keys"][..]).unwrap() == keys);
     assert!(codec::read_state(&mut &frozen["state-enrolment"][..]).unwrap() == enrolment);
     assert!(codec::read_state(&mut &frozen["state-acts"][..]).unwrap() == acts);
+    assert!(codec::read_state(&mut &frozen["state-carried"][..]).unwrap() == carried);
     assert!(state.uploads().count() > 0 && state.reads().count() > 0);
     assert!(state.findings().count() > 0 && state.session(&session(6)).is_some());
 }
