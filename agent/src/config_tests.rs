@@ -58,6 +58,10 @@ fn config_problems_name_file_line_key_and_remedy() {
         (swap("\"directory\"", "\"vault\""), "sources.kind: \"vault\" is unknown"),
         (swap("\"state\"", "\"/etc/cluster/state\""), "state_dir: it lies in the source"),
         (swap("= 5", "= \"fast\""), "/conf/agent.toml:13: invalid type"),
+        (
+            swap("[upload]", "[upload]\ncarry_bytes_max = 20000"),
+            "upload.carry_bytes_max: 20000: use 0 to 11264",
+        ),
         (swap("[[sources]]", "[sources]"), "/conf/agent.toml:15: invalid type"),
         (swap("cluster = \"prod-eu\"", "cluster = "), "/conf/agent.toml:2: "),
     ] {
